@@ -1,0 +1,41 @@
+"""What a result was measured on, and how it is written down."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+from pathlib import Path
+from typing import Any
+
+
+def describe_machine() -> dict[str, Any]:
+    """Processor, threads and versions."""
+    import timm
+    import torch
+
+    cpu = platform.processor() or platform.machine()
+    cpuinfo = Path('/proc/cpuinfo')
+    if cpuinfo.exists():
+        names = [line.split(':')[1].strip() for line in cpuinfo.read_text().splitlines() if 'model name' in line]
+        cpu = names[0] if names else cpu
+    return {
+        'cpu': cpu,
+        'cores': os.cpu_count(),
+        'threads': torch.get_num_threads(),
+        'gpu': torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        'python': platform.python_version(),
+        'torch': torch.__version__,
+        'timm': timm.__version__,
+    }
+
+
+def save_json(path: str | Path, results: dict[str, Any]) -> None:
+    """Writes results with the command and the machine, whole or not at all."""
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_suffix('.tmp')
+    command = 'python ' + ' '.join(sys.argv)
+    temporary.write_text(json.dumps({'command': command, 'machine': describe_machine(), **results}, indent=1) + '\n')
+    temporary.replace(target)

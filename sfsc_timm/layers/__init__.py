@@ -1,0 +1,21 @@
+"""Building blocks: the slimmable engine and the layers on top of the backbone."""
+
+from ._cuts import Cut, PrivateCut, SharedCut
+from ._heads import CosineLinear, create_neck, fold_neck
+from ._slimmed import SlimState, densify, slim_state, slim_states
+from ._slimming import NORMS, slim
+
+__all__ = [
+    'NORMS',
+    'CosineLinear',
+    'Cut',
+    'PrivateCut',
+    'SharedCut',
+    'SlimState',
+    'create_neck',
+    'densify',
+    'fold_neck',
+    'slim',
+    'slim_state',
+    'slim_states',
+]

@@ -1,0 +1,76 @@
+"""Gradient checkpointing that remembers the width.
+
+A checkpointed block runs again in backward, when the model may long be at another width. So the block notes the widths
+and slices of its forward, and the recomputation runs under them.
+"""
+
+from __future__ import annotations
+
+import copyreg
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from ..layers import slim_states
+
+__all__ = ['checkpointed']
+
+Snapshot = list[tuple[int, dict[str, Tensor]]]
+
+
+def checkpointed(block: nn.Module, enable: bool) -> None:
+    """Makes `block` recompute its activations in backward, or stops it."""
+    base = type(block).__mro__[1] if '_recomputes' in type(block).__dict__ else type(block)
+    block.__class__ = _checkpointed_class(base) if enable else base
+
+
+@cache
+def _checkpointed_class(base: type[nn.Module]) -> type[nn.Module]:
+    def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        if not torch.is_grad_enabled():
+            return base.forward(self, *args, **kwargs)
+        if torch.compiler.is_compiling():  # recomputed within its own graph, where the width cannot change
+            return checkpoint(base.forward, self, *args, use_reentrant=False, **kwargs)
+        snapshot = _take(self)
+        contexts = lambda: (nullcontext(), _restored(self, snapshot))  # noqa: E731
+        return checkpoint(base.forward, self, *args, use_reentrant=False, context_fn=contexts, **kwargs)
+
+    def __reduce_ex__(self: nn.Module, protocol: Any) -> Any:  # noqa: N807
+        """Copies and pickles are made without checkpointing: this class has no importable name."""
+        reduced: Any = base.__reduce_ex__(self, protocol)
+        new, args, *rest = reduced
+        return (new, (base,) if new is copyreg.__newobj__ else args, *rest)  # type: ignore[attr-defined]
+
+    namespace = {
+        '__module__': base.__module__,
+        '__doc__': base.__doc__,
+        '__reduce_ex__': __reduce_ex__,
+        '_recomputes': True,
+        'forward': forward,
+    }
+    return type(base.__name__, (base,), namespace)
+
+
+def _take(module: nn.Module) -> Snapshot:
+    return [(state.index, state.leaves) for _, state in slim_states(module)]
+
+
+def _put(module: nn.Module, snapshot: Snapshot) -> None:
+    for (child, state), (index, leaves) in zip(slim_states(module), snapshot, strict=True):
+        state.switch(child, index)
+        state.leaves = leaves
+
+
+@contextmanager
+def _restored(module: nn.Module, snapshot: Snapshot) -> Iterator[None]:
+    now = _take(module)
+    _put(module, snapshot)
+    try:
+        yield
+    finally:
+        _put(module, now)

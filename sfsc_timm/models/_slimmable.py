@@ -1,0 +1,313 @@
+"""The slimmable model: a timm model at several widths, with one metric space on top."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import Any, ClassVar
+
+from timm.layers import get_device_dtype
+from timm.models._input import update_model_args
+from torch import Tensor, nn
+
+from ..layers import CosineLinear, SlimState, create_neck, slim, slim_state
+from ._checkpointing import checkpointed
+from ._widths import DEFAULT_WIDTHS, _index, at_width, check_widths, set_width
+
+__all__ = ['Slimmable']
+
+
+class Slimmable(nn.Module):
+    """Mixin in front of a timm model class; see `SlimmableResNet` for a family.
+
+    A family gives `dense`, which builds timm's own model at a width. Everything else is the same for all.
+
+    Attributes:
+        embed_dim: Size of the common embedding, 0 where there is no neck.
+        num_features: Channels of the backbone's last feature map at the active width.
+        head_hidden_size: What the classifier sees: `embed_dim`, or the pooled features if that is 0.
+        feature_info: timm's, with the channels of the active width.
+    """
+
+    # What a family declares.
+    classifier_name: ClassVar[str] = 'fc'  # of the plain timm model
+    block_pattern: ClassVar[str] = ''  # regular expression of the modules that gradient checkpointing recomputes
+    packed: ClassVar[dict[str, int]] = {}  # see sfsc_timm.layers.slim
+    neck_norm: ClassVar[bool] = True  # whether the neck has a BatchNorm1d by default
+
+    embed_dim: int
+    feature_info: list[dict[str, Any]]
+    pretrained_cfg: dict[str, Any]
+    num_classes: int
+    num_features: int
+    head_hidden_size: int
+    neck: nn.Module
+    fc: nn.Module
+    _family_args: dict[str, Any]
+    _pooled_sizes: tuple[int, ...]
+    _classifier: tuple[str, float]
+    _neck_norm: bool
+
+    def __init__(self, *_args: Any, **_kwargs: Any) -> None:
+        name = type(self).__name__
+        raise TypeError(f"{name} is made by timm.create_model('sfsc_...') or {name}.build(...), not by its constructor")
+
+    @staticmethod
+    def dense(width: float, **kwargs: Any) -> nn.Module:
+        """Builds timm's plain model of the family at `width`, with the full model's structure."""
+        raise NotImplementedError
+
+    @staticmethod
+    def plain_args(width: float, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """Arguments by which plain timm makes the sub-model of `width`.
+
+        Args:
+            width: The sub-model's.
+            kwargs: Arguments of the full model.
+
+        Raises:
+            ValueError: If plain timm cannot make it.
+        """
+        raise NotImplementedError
+
+    @staticmethod
+    def adapt_to_plain(state: dict[str, Tensor], wanted: dict[str, Tensor]) -> dict[str, Tensor]:  # noqa: ARG004
+        """Adds to the sub-model's `state` what plain timm wants besides; sizes are padded later."""
+        return state
+
+    @classmethod
+    def build(
+        cls,
+        widths: Sequence[float] = DEFAULT_WIDTHS,
+        width: float = 1.0,
+        embed_dim: int = 256,
+        neck_norm: bool | None = None,
+        classifier_type: str = 'linear',
+        cosine_scale: float = 16.0,
+        num_classes: int = 1000,
+        device: Any = None,
+        dtype: Any = None,
+        **kwargs: Any,
+    ) -> Slimmable:
+        """Builds the slimmable model; `timm.create_model` comes here with its keyword arguments.
+
+        Args:
+            widths: Different numbers in (0, 1] that contain 1.0; channels are rounded by `scale_channels`.
+            width: The active one to begin with.
+            embed_dim: Size of the common embedding; 0 leaves the neck out, for plain classification.
+            neck_norm: Whether a BatchNorm1d per width ends the neck (None: the family's default).
+            classifier_type: 'linear' (with bias) or 'cosine' (scaled cosines, no bias).
+            cosine_scale: Factor on the cosines.
+            num_classes: Classes of the shared classifier; 0 for none, the output is then the embedding.
+            device: Where to put the parameters.
+            dtype: Their type.
+            **kwargs: The timm family's own arguments.
+
+        Raises:
+            ValueError: If an argument is out of its range.
+            TypeError: If the family does not know an argument.
+        """
+        widths = check_widths(widths)
+        index = _index(widths, width)
+        if embed_dim < 0 or num_classes < 0:
+            raise ValueError(f'embed_dim and num_classes must be >= 0, got {embed_dim} and {num_classes}')
+        if classifier_type not in ('linear', 'cosine'):
+            raise ValueError(f"classifier_type must be 'linear' or 'cosine', got {classifier_type!r}")
+        model: Any = cls.dense(1.0, num_classes=0, device=device, dtype=dtype, **kwargs)
+        twins: list[Any] = [cls.dense(w, num_classes=0, device='meta', dtype=dtype, **kwargs) for w in widths[:-1]]
+        slim(model, twins, widths, cls.packed)
+        if slim_state(model) is None:  # widths=(1.0,): nothing differs, but the root still answers for its widths
+            model.__dict__['_slim'] = SlimState(widths, {}, ({},) * len(widths))
+        model.__class__ = cls
+        model._family_args = kwargs
+        model._pooled_sizes = tuple(m.head_hidden_size for m in (*twins, model))
+        model._classifier = (classifier_type, cosine_scale)
+        model.embed_dim = embed_dim
+        model._record_feature_info(twins)
+        model._add_neck(cls.neck_norm if neck_norm is None else neck_norm)
+        model._add_classifier(num_classes)
+        model.set_width(widths[index])
+        return model
+
+    @property
+    def widths(self) -> tuple[float, ...]:
+        """All widths, ascending."""
+        return self._slim.widths
+
+    @property
+    def width(self) -> float:
+        """The active width."""
+        return self._slim.widths[self._slim.index]
+
+    def set_width(self, width: float) -> None:
+        """Makes `width` the active one, for every later forward.
+
+        Raises:
+            ValueError: If the model was not created with this width; the message lists the known ones.
+        """
+        set_width(self, width)
+        update_model_args(self, width=self.width)  # timm's save functions record how to rebuild the model
+
+    def at_width(self, width: float) -> AbstractContextManager[Any]:
+        """`with model.at_width(0.25):` sets a width for the block, then goes back.
+
+        Raises:
+            ValueError: As `set_width`.
+        """
+        return at_width(self, width)
+
+    def refresh(self) -> None:
+        """Drops the evaluation copies of narrow weights.
+
+        Only needed after writing weights in evaluation mode in a way that torch cannot see, such as a collective
+        operation on a parameter or a write through `.numpy()`.
+        """
+        for module in self.modules():
+            if (state := slim_state(module)) is not None:
+                state.forget()
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """Feature map (B, num_features, H, W) to logits (B, num_classes), or the embedding (B, embed_dim).
+
+        Args:
+            x: Output of `forward_features`.
+            pre_logits: Return the embedding. It is not normalised.
+        """
+        x = super().forward_head(x, pre_logits=True)  # type: ignore[misc]
+        if self._pooled:
+            x = self.neck(x)
+        return x if pre_logits else self.fc(x)
+
+    def get_classifier(self, name_only: bool = False) -> nn.Module | str:
+        """The shared classifier, or its name."""
+        return 'fc' if name_only else self.fc
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None, **kwargs: Any) -> None:
+        """Replaces the classifier, and the pooling if `global_pool` is given ('' for none: an unpooled feature map).
+
+        Args:
+            num_classes: Classes of the new classifier; 0 for none.
+            global_pool: Type of pooling (None: as it is).
+            **kwargs: The family's own.
+
+        Raises:
+            ValueError: If pooling is to be off but classes are asked for.
+        """
+        if global_pool is not None or kwargs:
+            if global_pool == '' and num_classes:
+                raise ValueError(
+                    f"global_pool='' needs num_classes=0, got {num_classes}: a classifier sees pooled features"
+                )
+            factor = self._pool_factor()
+            super().reset_classifier(0, global_pool, **kwargs)  # type: ignore[misc]
+            self._resize_neck(self._pool_factor() / factor)
+        self._add_classifier(num_classes)
+
+    def prune_intermediate_layers(self, *args: Any, **kwargs: Any) -> list[int]:
+        """As timm's; the neck goes with the head."""
+        before = self.num_features
+        kept: list[int] = super().prune_intermediate_layers(*args, **kwargs)  # type: ignore[misc]
+        if self.num_features != before:
+            by_width = self.feature_info[max(kept)].get('num_chs_by_width', ())
+            for attributes, channels in zip(self._slim.attributes, by_width, strict=False):
+                attributes['num_features'] = channels
+        if not self._pooled:
+            self.neck, self.embed_dim = nn.Identity(), 0
+            self.head_hidden_size = self.num_features
+        return kept
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Recomputes each block in backward, at the width and with the slices of its own forward."""
+        for name, block in self.named_modules():
+            if re.fullmatch(self.block_pattern, name):
+                checkpointed(block, enable)
+
+    def init_weights(self, *args: Any, **kwargs: Any) -> None:
+        """As timm's, at every width, so that each width's normalisation is reset, too."""
+        for width in self.widths:
+            with self.at_width(width):
+                super().init_weights(*args, **kwargs)  # type: ignore[misc]
+
+    def extract(self, width: float | None = None, head: bool = False, plain: bool = False) -> nn.Module:
+        """Independent dense model of one width, see `sfsc_timm.models.extract`."""
+        from ._extract import extract
+
+        return extract(self, width, head=head, plain=plain)
+
+    def __prepare_scriptable__(self) -> nn.Module:
+        """`torch.jit.script` compiles the active width, as a dense model."""
+        from ._extract import scriptable
+
+        return scriptable(self)
+
+    @property
+    def _slim(self) -> SlimState:
+        state: SlimState = self.__dict__['_slim']
+        return state
+
+    @property
+    def _pooled(self) -> bool:
+        """Whether the features reach the neck pooled; global_pool='' gives timm's unpooled map."""
+        pool: Any = getattr(self, 'global_pool', None)
+        if pool is None:
+            pool = self.head.global_pool  # type: ignore[union-attr]
+        return bool(pool.pool_type)
+
+    def _pool_factor(self) -> int:
+        pool: Any = getattr(self, 'global_pool', None)
+        return int(pool.feat_mult()) if pool is not None else 1
+
+    def _record_feature_info(self, twins: Sequence[Any]) -> None:
+        for i, entry in enumerate(self.feature_info):
+            entry['num_chs_by_width'] = tuple(m.feature_info[i]['num_chs'] for m in (*twins, self))
+
+    def _add_neck(self, norm: bool) -> None:
+        """Neck for the pooled features of every width; ('neck', 'fc') end the parameters, as clipping expects."""
+        self._modules.pop('neck', None)
+        self._modules.pop('fc', None)
+        self._neck_norm = norm
+        if self.embed_dim:
+            dd = get_device_dtype(self)
+            self.neck = create_neck(self._pooled_sizes[-1], self.embed_dim, norm, **dd)
+            dd['device'] = 'meta'
+            twins = [create_neck(size, self.embed_dim, norm, **dd) for size in self._pooled_sizes[:-1]]
+            slim(self.neck, twins, self.widths)
+            self._activate(self.neck)
+        else:
+            self.neck = nn.Identity()
+        for attributes, size in zip(self._slim.attributes, self._pooled_sizes, strict=True):
+            attributes['head_hidden_size'] = self.embed_dim or size
+        self.head_hidden_size = self._slim.attributes[self._slim.index]['head_hidden_size']
+        self.neck.train(self.training)
+
+    def _resize_neck(self, factor: float) -> None:
+        """Follows a pooling with more or fewer outputs per channel (catavgmax)."""
+        if factor != 1:
+            self._pooled_sizes = tuple(int(size * factor) for size in self._pooled_sizes)
+            self._add_neck(self._neck_norm)
+        self.head_hidden_size = self._slim.attributes[self._slim.index]['head_hidden_size']
+
+    def _add_classifier(self, num_classes: int) -> None:
+        kind, scale = self._classifier
+        dd = get_device_dtype(self)
+
+        def create(in_features: int, **dd: Any) -> nn.Module:
+            if not num_classes:
+                return nn.Identity()
+            if kind == 'cosine':
+                return CosineLinear(in_features, num_classes, scale, **dd)
+            return nn.Linear(in_features, num_classes, **dd)
+
+        self.num_classes = num_classes
+        self.fc = create(self._slim.attributes[-1]['head_hidden_size'], **dd)
+        dd['device'] = 'meta'
+        slim(self.fc, [create(a['head_hidden_size'], **dd) for a in self._slim.attributes[:-1]], self.widths)
+        self._activate(self.fc)
+        self.fc.train(self.training)
+
+    def _activate(self, module: nn.Module) -> None:
+        """Brings a new part to the active width."""
+        for child in module.modules():
+            if (state := slim_state(child)) is not None:
+                state.switch(child, self._slim.index)

@@ -1,0 +1,140 @@
+"""Widths: which sets are allowed, how channels are rounded, and the one function that switches."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from timm.layers import make_divisible
+from torch import nn
+
+from ..layers import slim_states
+
+__all__ = ['DEFAULT_WIDTHS', 'at_width', 'check_widths', 'get_width', 'get_widths', 'scale_channels', 'set_width']
+
+DEFAULT_WIDTHS = (0.25, 0.5, 0.75, 1.0)  # φ1/16, φ1/4, φ9/16, φ
+
+
+def check_widths(widths: Sequence[float]) -> tuple[float, ...]:
+    """Validates a set of widths.
+
+    Args:
+        widths: Numbers in (0, 1], each once, 1.0 among them, in any order.
+
+    Returns:
+        The widths as floats, ascending.
+
+    Raises:
+        ValueError: If it is not such a set.
+    """
+    allowed = 'allowed is any set of different numbers in (0, 1] that contains 1.0, such as (0.25, 0.5, 0.75, 1.0)'
+    try:
+        checked = tuple(sorted(float(w) for w in widths))
+    except (TypeError, ValueError):
+        raise ValueError(f'widths must be a sequence of numbers, got {widths!r}; {allowed}') from None
+    if len(set(checked)) != len(checked) or not checked or checked[-1] != 1.0:
+        raise ValueError(f'widths must be different numbers and contain 1.0, got {widths!r}; {allowed}')
+    if not checked[0] > 0:  # also true of NaN
+        raise ValueError(f'widths must be positive, got {widths!r}; {allowed}')
+    return checked
+
+
+def scale_channels(channels: int, width: float) -> int:
+    """Channels of a layer at a width: the nearest multiple of 8, or the next one up if that loses over 10 %.
+
+    This is timm's own `make_divisible`, the rounding of MobileNet and EfficientNet. Full width keeps any number.
+
+    Args:
+        channels: Channels at width 1.0.
+        width: In (0, 1].
+    """
+    return channels if width == 1.0 else min(channels, int(make_divisible(channels * width)))
+
+
+def set_width(module: nn.Module, width: float) -> None:
+    """Makes `width` the active width of every slimmable model in `module`.
+
+    Works through wrappers, too: features_only (its `feature_info` follows), ModelEma, DistributedDataParallel,
+    torch.compile, or any module that contains a slimmable model.
+
+    Args:
+        module: A slimmable model or something that wraps one.
+        width: One of the widths the model was created with.
+
+    Raises:
+        ValueError: If the width is unknown (the message lists the known ones) or `module` holds no slimmable model.
+    """
+    index = _index(get_widths(module), width)
+    for child, state in slim_states(module):
+        state.switch(child, index)
+    for child in module.modules():
+        _switch_feature_info(child, index)
+    _allow_graphs(2 * len(get_widths(module)))
+
+
+def get_widths(module: nn.Module) -> tuple[float, ...]:
+    """Widths of the slimmable model in `module`, ascending.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    for _, state in slim_states(module):
+        return state.widths
+    raise ValueError(
+        f'module must be or contain a slimmable model, got {type(module).__name__}; '
+        "create one with timm.create_model('sfsc_...')"
+    )
+
+
+def get_width(module: nn.Module) -> float:
+    """Active width of the slimmable model in `module`.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    for _, state in slim_states(module):
+        return state.widths[state.index]
+    return get_widths(module)[-1]  # raises
+
+
+@contextmanager
+def at_width(module: nn.Module, width: float) -> Iterator[Any]:
+    """Sets a width for the length of a `with` block, then goes back to the one before.
+
+    Raises:
+        ValueError: As `set_width`.
+    """
+    before = get_width(module)
+    set_width(module, width)
+    try:
+        yield module
+    finally:
+        set_width(module, before)
+
+
+def _index(widths: tuple[float, ...], width: float) -> int:
+    for index, known in enumerate(widths):
+        if isinstance(width, int | float) and abs(width - known) < 1e-9:
+            return index
+    raise ValueError(f'width must be one of {widths}, got {width!r}; widths are chosen when the model is created')
+
+
+def _switch_feature_info(module: nn.Module, index: int) -> None:
+    """`feature_info` of a model or of timm's features_only wrapper tells the channels of the active width."""
+    info: Any = module.__dict__.get('feature_info')
+    for entry in getattr(info, 'info', info) or ():
+        if 'num_chs_by_width' in entry:
+            entry['num_chs'] = entry['num_chs_by_width'][index]
+
+
+def _allow_graphs(graphs: int) -> None:
+    """torch.compile goes eager in silence past its recompile limit: leave room for each width, training or not.
+
+    Nothing is imported for it: where dynamo is not loaded, nothing has been compiled either.
+    """
+    dynamo = sys.modules.get('torch._dynamo')
+    if dynamo is not None:
+        config = dynamo.config
+        config.recompile_limit = max(config.recompile_limit, 8 + graphs)
