@@ -110,7 +110,7 @@ def main() -> None:
         print(f'{"width":>6} {"batch":>5} {"slimmable ms":>13} {"dense ms":>9} {"ratio":>6}')
         for batch in (1, 8):
             for width in WIDTHS:
-                rows.append(row := measure(width, batch, args.repeats if batch == 1 else args.repeats, args.img_size))
+                rows.append(row := measure(width, batch, args.repeats, args.img_size))
                 print(
                     f'{width:>6} {batch:>5} {row["slimmable_ms"]:>13.2f} {row["dense_ms"]:>9.2f} {row["ratio"]:>6.3f}'
                 )

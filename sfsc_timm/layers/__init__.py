@@ -2,6 +2,7 @@
 
 from ._cuts import Cut, PrivateCut, SharedCut
 from ._heads import CosineLinear, create_neck, fold_neck
+from ._leaves import sliced_leaves
 from ._slimmed import SlimState, densify, slim_state, slim_states
 from ._slimming import NORMS, slim
 
@@ -15,6 +16,7 @@ __all__ = [
     'create_neck',
     'densify',
     'fold_neck',
+    'sliced_leaves',
     'slim',
     'slim_state',
     'slim_states',
