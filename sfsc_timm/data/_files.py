@@ -1,0 +1,150 @@
+"""What readers of files share: listing images, and errors that show where a file should be."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ._types import Sample
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+IMAGE_SUFFIXES = frozenset({'.bmp', '.gif', '.jpeg', '.jpg', '.png', '.ppm', '.tif', '.tiff', '.webp'})
+
+
+def require(path: Path, tree: str) -> Path:
+    """Returns `path` if it exists.
+
+    Args:
+        path: The file or folder looked for.
+        tree: The layout the data set should have, for the message.
+
+    Raises:
+        FileNotFoundError: It does not exist.
+    """
+    if path.exists():
+        return path
+    raise FileNotFoundError(f'Not found: {path}\nExpected tree:\n{tree}')
+
+
+def require_entry(root: Path, name: str, tree: str) -> Path:
+    """Returns `root / name` if it exists.
+
+    Args:
+        root: The data set's folder.
+        name: What it should hold, a relative path.
+        tree: The layout the data set should have, for the message.
+
+    Raises:
+        FileNotFoundError: It is missing; the message says so if it lies one folder deeper, as archives often unpack.
+    """
+    if (root / name).exists():
+        return root / name
+    found = next(iter(sorted(root.glob(f'*/{name}'))), None) if root.is_dir() else None
+    hint = '' if found is None else f'It is at {found}: pass {str(found)[: -len(name) - 1]} as root.\n'
+    raise FileNotFoundError(f'Not found: {root / name}\n{hint}Expected tree:\n{tree}')
+
+
+def read_rows(path: Path, columns: str, skip: int = 0) -> list[list[str]]:
+    """Reads a list of whitespace-separated columns.
+
+    Args:
+        path: The file.
+        columns: Names of the columns, space-separated, for the message.
+        skip: Lines of its header.
+
+    Raises:
+        ValueError: A line has another number of columns; the message gives file and line.
+    """
+    rows = []
+    for number, line in enumerate(path.read_text(encoding='utf-8').splitlines(), start=1):
+        cells = line.split()
+        if number <= skip or not cells:
+            continue
+        if len(cells) != len(columns.split()):
+            raise ValueError(f'{path}, line {number}: expected "{columns}", got {line!r}.')
+        rows.append(cells)
+    if not rows:
+        raise ValueError(f'{path} lists nothing; expected lines of "{columns}".')
+    return rows
+
+
+def require_first(samples: list[Sample], tree: str) -> list[Sample]:
+    """Returns the samples of a list whose first image exists: enough to see that the images lie where they should.
+
+    Raises:
+        FileNotFoundError: The first image is missing.
+    """
+    for sample in samples[:1]:
+        require(Path(str(sample.image)), tree)
+    return samples
+
+
+def number(text: str, what: str, where: object) -> int:
+    """Returns a whole number of a list or a file name.
+
+    Raises:
+        ValueError: It is none; the message says where it stands.
+    """
+    try:
+        return int(text)
+    except ValueError as error:
+        raise ValueError(f'{where}: {what} must be a whole number, got {text!r}.') from error
+
+
+def named_samples(root: Path, folder: str, pattern: str, tree: str) -> list[Sample]:
+    """Returns the images of a folder whose names give identity and camera.
+
+    Args:
+        root: The data set's folder.
+        folder: Its subfolder.
+        pattern: A regular expression with the groups identity and camera. Images with identity -1 are left out:
+            in Market-1501's naming, which VeRi-776 shares, they are junk.
+        tree: The layout the data set should have, for messages.
+
+    Raises:
+        FileNotFoundError: The folder is missing or holds no images.
+        ValueError: An image's name does not fit.
+    """
+    samples = []
+    for image in require_images(require_entry(root, folder, tree), tree):
+        match = re.match(pattern, image.name)
+        if match is None:
+            raise ValueError(f'The name of {image} does not fit {pattern!r}; is this the right data set?')
+        if match['identity'] != '-1':
+            samples.append(Sample(image, int(match['identity']), int(match['camera']) - 1))
+    return samples
+
+
+def list_images(folder: Path, *, recursive: bool = False) -> list[Path]:
+    """Returns the image files of a folder in a fixed order; hidden files are left out."""
+    files = folder.rglob('*') if recursive else folder.iterdir()
+    return sorted(f for f in files if f.suffix.lower() in IMAGE_SUFFIXES and not f.name.startswith('.') and f.is_file())
+
+
+def require_images(folder: Path, tree: str, *, recursive: bool = False) -> list[Path]:
+    """Returns the image files of a folder.
+
+    Raises:
+        FileNotFoundError: The folder does not exist or holds no images.
+    """
+    images = list_images(require(folder, tree), recursive=recursive)
+    if not images:
+        raise FileNotFoundError(f'No images in: {folder}\nExpected tree:\n{tree}')
+    return images
+
+
+def stable_hash(*parts: object) -> bytes:
+    """Hashes the parts' texts, the same in every process and on every machine (unlike Python's hash)."""
+    return hashlib.sha256(':'.join(map(str, parts)).encode()).digest()
+
+
+def hash_order(names: Iterable[str], seed: int = 0) -> list[str]:
+    """Returns names in an order that is random but the same everywhere, for splits.
+
+    Each name is hashed with the seed by itself, so an added name does not reshuffle the others.
+    """
+    return sorted(names, key=lambda name: stable_hash(seed, name))

@@ -1,0 +1,256 @@
+"""One function that serves batches, from files through a DataLoader or from arrays in memory."""
+
+from __future__ import annotations
+
+import logging
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+
+from ._images import Decoded, OnError, SampleDataset, Unreadable
+from ._samplers import EpochSampler
+from ._transforms import TensorTransform, eval_transform, train_transform
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from PIL import Image
+
+    from ._transforms import ImageTransform
+    from ._types import RetrievalData, Sample
+
+_logger = logging.getLogger(__name__)
+
+
+class Batch(NamedTuple):
+    """Transformed images with their labels.
+
+    Attributes:
+        images: Float (B, C, H, W).
+        identities: int64 (B,); class labels when the samples are `RetrievalData.training`.
+        cameras: int64 (B,).
+        indices: int64 (B,), places in the list of samples.
+    """
+
+    images: torch.Tensor
+    identities: torch.Tensor
+    cameras: torch.Tensor
+    indices: torch.Tensor
+
+
+class _Order:
+    """Which samples come in which batch, and the source of their augmentation."""
+
+    def __init__(self, size: int, batch_size: int, sampler: EpochSampler | None, seed: int) -> None:
+        if batch_size < 1:
+            raise ValueError(f'batch_size must be at least 1, got {batch_size}.')
+        self.size = size
+        self.batch_size = batch_size
+        self.sampler = sampler
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return -(-self.size // self.batch_size) if self.sampler is None else len(self.sampler)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        if self.sampler is not None:
+            yield from self.sampler
+        else:
+            for start in range(0, self.size, self.batch_size):
+                yield list(range(start, min(start + self.batch_size, self.size)))
+
+    def random(self) -> np.random.Generator:
+        """Source of the augmentation's seeds: the same for an epoch however it is reached."""
+        return np.random.default_rng([self.seed, 0 if self.sampler is None else self.sampler.epoch])
+
+
+class Batches(ABC):
+    """Batches of samples, iterated once an epoch.
+
+    Attributes:
+        samples: What is served.
+        sampler: What draws the batches; None if all samples come in order.
+        skipped: Reason for each sample, by index, that was left out as unreadable, filled while iterating.
+    """
+
+    def __init__(self, samples: Sequence[Sample], order: _Order) -> None:
+        self.samples = samples
+        self.sampler = order.sampler
+        self.skipped: dict[int, str] = {}
+        self._order = order
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    @abstractmethod
+    def __iter__(self) -> Iterator[Batch]:
+        """Yields the batches of the sampler's epoch, or all samples in order without a sampler."""
+
+
+class LoaderBatches(Batches):
+    """Batches through a DataLoader, decoded and transformed image by image."""
+
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        transform: Callable[[Image.Image], torch.Tensor],
+        order: _Order,
+        *,
+        mode: str = 'RGB',
+        workers: int = 0,
+        on_error: OnError = 'raise',
+        pin_memory: bool = False,
+    ) -> None:
+        super().__init__(samples, order)
+        # The loader must not refer back to this object: were its workers collected as part of a reference cycle,
+        # their queues would be closed before they are told to stop, and each be waited for in vain.
+        self._loader: DataLoader[Decoded | Unreadable] = DataLoader(
+            SampleDataset(samples, transform, mode, on_error),
+            batch_sampler=_KeyedIndices(order),
+            num_workers=workers,
+            collate_fn=_collate,
+            pin_memory=pin_memory,
+            persistent_workers=workers > 0,
+            generator=torch.Generator().manual_seed(order.seed),  # leaves the caller's global generator alone
+        )
+
+    def __iter__(self) -> Iterator[Batch]:
+        for batch, unreadable in self._loader:
+            for index, reason in unreadable:
+                if index not in self.skipped:
+                    _logger.warning('Skipped: %s', reason)
+                self.skipped[index] = reason
+            if batch is not None:
+                yield batch
+
+
+class _KeyedIndices:
+    """Batch sampler that gives every drawn index a seed of its own for its transform."""
+
+    def __init__(self, order: _Order) -> None:
+        self._order = order
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        random = self._order.random()
+        for indices in self._order:
+            yield list(zip(indices, random.integers(2**62, size=len(indices)).tolist(), strict=True))
+
+
+def _collate(items: list[Decoded | Unreadable]) -> tuple[Batch | None, list[Unreadable]]:
+    unreadable = [item for item in items if isinstance(item, Unreadable)]
+    decoded = [item for item in items if isinstance(item, Decoded)]
+    if not decoded:
+        return None, unreadable
+    images, *labels = zip(*decoded, strict=True)
+    return Batch(torch.stack(images), *(torch.tensor(values) for values in labels)), unreadable
+
+
+class MemoryBatches(Batches):
+    """Batches of equally sized arrays, held in one tensor and transformed batch by batch."""
+
+    def __init__(self, samples: Sequence[Sample], transform: TensorTransform, order: _Order) -> None:
+        super().__init__(samples, order)
+        shapes = {s.image.shape if isinstance(s.image, np.ndarray) else None for s in samples}
+        if len(shapes) != 1 or None in shapes:
+            raise ValueError(
+                f'A TensorTransform needs samples that are arrays of one shape, got {sorted(map(str, shapes))}; '
+                f'use train_transform or eval_transform, which read files and resize.'
+            )
+        self._transform = transform
+        self._images = torch.from_numpy(np.stack([np.asarray(s.image) for s in samples]))
+        self._identities = torch.tensor([s.identity for s in samples])
+        self._cameras = torch.tensor([s.camera for s in samples])
+
+    def __iter__(self) -> Iterator[Batch]:
+        random = self._order.random()
+        for chosen in self._order:
+            indices = torch.tensor(chosen)
+            generator = torch.Generator().manual_seed(int(random.integers(2**62)))
+            images = self._transform(self._images[indices], generator)
+            yield Batch(images, self._identities[indices], self._cameras[indices], indices)
+
+
+def batches(
+    samples: Sequence[Sample],
+    transform: Callable[[Image.Image], torch.Tensor] | TensorTransform,
+    *,
+    batch_size: int = 128,
+    sampler: EpochSampler | None = None,
+    seed: int = 0,
+    mode: str = 'RGB',
+    workers: int = 0,
+    on_error: OnError = 'raise',
+    pin_memory: bool = False,
+) -> Batches:
+    """Serves samples in batches: from memory when `transform` takes whole batches, else through a DataLoader.
+
+    The batches of an epoch depend on (seed, sampler, epoch) alone, not on `workers`.
+
+    Args:
+        samples: What to serve, such as `data.training` or `data.gallery`.
+        transform: A `TensorTransform`, or a map from a PIL image to a tensor (C, H, W); see `make_transforms`.
+        batch_size: Samples of a batch, without a sampler.
+        sampler: Draws the batches for training; None serves every sample once, in order.
+        seed: Seed of the augmentation.
+        mode: Mode of decoded images, 'RGB' or 'L' (from files only).
+        workers: Worker processes (from files only).
+        on_error: 'raise' stops at an unreadable image, 'skip' leaves it out and notes it in `skipped`.
+        pin_memory: Whether to put batches in pinned memory (from files only).
+    """
+    if not samples:
+        raise ValueError('samples is empty: there is nothing to serve.')
+    order = _Order(len(samples), batch_size, sampler, seed)
+    if isinstance(transform, TensorTransform):
+        return MemoryBatches(samples, transform, order)
+    return LoaderBatches(
+        samples, transform, order, mode=mode, workers=workers, on_error=on_error, pin_memory=pin_memory
+    )
+
+
+def make_transforms(
+    data: RetrievalData,
+    input_size: tuple[int, int, int],
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    *,
+    interpolation: str = 'bicubic',
+    hflip: float | None = None,
+) -> tuple[ImageTransform | TensorTransform, ImageTransform | TensorTransform]:
+    """Builds the usual (training, evaluation) transforms for a data set and a model's input.
+
+    Arrays of the model's size are moved, turned and zoomed a little, in memory. Files of a data set with cameras are
+    squashed to the size and cropped with padding, as in re-identification; others get random resized crops.
+
+    Args:
+        data: The data set.
+        input_size: (C, H, W) that the model takes.
+        mean: Mean of each channel, in [0, 1].
+        std: Standard deviation of each channel, in [0, 1].
+        interpolation: How files are resized.
+        hflip: Probability of a horizontal flip in training; by default 0 for arrays and 0.5 for files.
+    """
+    if fits_memory(data, input_size):
+        augment = TensorTransform(mean, std, shift=0.08, rotate=8.0, zoom=0.15, contrast=0.2, hflip=hflip or 0.0)
+        return augment, TensorTransform(mean, std)
+    train = train_transform(
+        input_size,
+        mean,
+        std,
+        crop='pad' if data.cameras else 'resized',
+        hflip=0.5 if hflip is None else hflip,
+        interpolation=interpolation,
+    )
+    crop_mode: Literal['squash', 'center'] = 'squash' if data.cameras else 'center'
+    return train, eval_transform(input_size, mean, std, crop_mode=crop_mode, interpolation=interpolation)
+
+
+def fits_memory(data: RetrievalData, input_size: tuple[int, int, int]) -> bool:
+    """Whether all images are arrays of the size a model takes, and can be served from memory as they are."""
+    samples = (*data.train, *data.query, *data.gallery)
+    return all(isinstance(s.image, np.ndarray) and s.image.shape[:2] == tuple(input_size[1:]) for s in samples)
