@@ -1,0 +1,82 @@
+"""What a sub-model costs: parameters, multiply-adds, latency, bytes per gallery item."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import median
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Cost of one model.
+
+    Attributes:
+        params: Number of parameters.
+        flops: Multiply-adds for one image. This is what vision papers and timm's model tables call FLOPs or GMACs
+            (ResNet-50 at 224 px: 4.1 G); counting the multiplication and the addition apart gives twice as much.
+    """
+
+    params: int
+    flops: int
+
+
+def model_cost(model: nn.Module, input_size: tuple[int, ...] = (3, 224, 224)) -> Cost:
+    """Count parameters and multiply-adds of a module as it stands (a dense one: `model.extract(width)`).
+
+    Args:
+        model: Module that takes one image batch; its parameters are all counted, whether they are used or not.
+        input_size: Shape of one image `(C, H, W)`.
+
+    Returns:
+        The cost; convolutions and matrix products are counted, element-wise operations are not.
+    """
+    parameter = next(model.parameters(), torch.empty(0))
+    image = torch.zeros(1, *input_size, device=parameter.device, dtype=parameter.dtype)
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            model(image)
+    finally:
+        model.train(was_training)
+    return Cost(sum(p.numel() for p in model.parameters()), counter.get_total_flops() // 2)
+
+
+def latency(function: Callable[[Tensor], object], example: Tensor, *, repeats: int = 15, warmup: int = 3) -> float:
+    """Median wall-clock time of `function(example)` in seconds, under inference mode.
+
+    Args:
+        function: What to time, such as a model in evaluation mode.
+        example: Its argument; where it lies on a GPU, the GPU is waited for.
+        repeats: Timed calls.
+        warmup: Calls before them, which fill caches and compile.
+    """
+    if repeats < 1:
+        raise ValueError(f'repeats must be at least 1, got {repeats}.')
+    wait = torch.cuda.synchronize if example.is_cuda else _nothing
+    times = []
+    with torch.inference_mode():
+        for _ in range(warmup):
+            function(example)
+        for _ in range(repeats):
+            wait()
+            start = time.perf_counter()
+            function(example)
+            wait()
+            times.append(time.perf_counter() - start)
+    return median(times)
+
+
+def bytes_per_item(embed_dim: int, dtype: torch.dtype = torch.float32) -> int:
+    """Bytes one image takes in a gallery of embeddings of `embed_dim` numbers: the same at every width."""
+    return embed_dim * dtype.itemsize
+
+
+def _nothing() -> None:
+    pass
