@@ -1,0 +1,1 @@
+"""The `sfsc-timm` command; one module per sub-command."""

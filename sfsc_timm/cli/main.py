@@ -1,0 +1,58 @@
+"""Entry point of `sfsc-timm`."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+from .._version import __version__
+from ._terminal import fail
+
+__all__ = ['main']
+
+# Sub-command and what it does; its module has `add_arguments(parser)` and `run(args)`.
+COMMANDS = {
+    'quickstart': 'train compatible widths in minutes, see the matrix, search with a small model',
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a sub-command.
+
+    Args:
+        argv: Arguments without the program's name; None takes them from the command line.
+
+    Returns:
+        Exit status: 0, 1 for an error that the message explains, 2 for wrong usage, 130 after Ctrl-C.
+    """
+    parser = argparse.ArgumentParser(
+        prog='sfsc-timm',
+        description='Slimmable timm models whose widths share one metric space.',
+        epilog='sfsc-timm COMMAND --help explains a command.',
+    )
+    parser.add_argument('--version', action='version', version=f'sfsc-timm {__version__}')
+    commands = parser.add_subparsers(dest='command', required=True, metavar='COMMAND')
+    for name, text in COMMANDS.items():
+        module = importlib.import_module(f'.{name}', __package__)
+        sub = commands.add_parser(
+            name,
+            help=text,
+            description=module.__doc__,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        module.add_arguments(sub)
+        sub.set_defaults(run=module.run)
+    args = parser.parse_args(argv)
+    try:
+        args.run(args)
+    except KeyboardInterrupt:
+        return fail('stopped', status=130)
+    except (ValueError, FileNotFoundError, FloatingPointError, ImportError) as error:
+        return fail(str(error))
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

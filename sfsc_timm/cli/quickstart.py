@@ -1,0 +1,226 @@
+"""The whole story in a few minutes on a CPU, with nothing to download.
+
+Trains a small slimmable ResNet at four widths by SFSC on glyphs, a retrieval benchmark drawn from the fonts inside
+matplotlib (or on your own images, one folder per identity). Prints and plots the matrix M(query width, gallery width),
+saves each width as a folder that plain timm loads, and proves it: a fresh process without this package embeds queries
+with the smallest width and searches a gallery that the full width embedded.
+
+  sfsc-timm quickstart --output quickstart
+  sfsc-timm quickstart --output mine --data folder --data-dir photos --img-size 64
+
+Writes matrix.json, matrix.png, training.csv, training.png, accuracy-cost.png, matches.png and w0.25/ ... w1/.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from ._terminal import console, matrix_table, progress_bar
+
+if TYPE_CHECKING:
+    from ..data import RetrievalData
+    from ..evaluation import CompatibilityMatrix
+    from ..models import Slimmable
+
+_CHANNELS = (32, 64, 128, 256)
+_MEAN, _STD = 0.5, 0.25
+_PLAIN_QUERY = Path(__file__).with_name('_plain_query.py')
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's arguments."""
+    parser.add_argument('--output', type=Path, default=Path('quickstart'), help='folder for results (%(default)s)')
+    parser.add_argument('--data', choices=('glyphs', 'folder'), default='glyphs', help='what to learn (%(default)s)')
+    parser.add_argument('--data-dir', type=Path, help='with --data folder: one folder of images per identity')
+    parser.add_argument('--epochs', type=int, default=10, help='passes over the training images (%(default)s)')
+    parser.add_argument('--batch-size', '-b', type=int, default=64, help='images per step (%(default)s)')
+    parser.add_argument('--lr', type=float, default=0.1, help='peak learning rate (%(default)s)')
+    parser.add_argument('--img-size', type=int, default=32, help='side of the images in pixels (%(default)s)')
+    parser.add_argument('--identities', type=int, default=600, help='training identities of glyphs (%(default)s)')
+    parser.add_argument('--seed', type=int, default=0, help='seed of data, weights and training (%(default)s)')
+    parser.add_argument('--threads', type=int, default=0, help='CPU threads, 0 for all cores (%(default)s)')
+
+
+def run(args: argparse.Namespace) -> None:
+    """Runs the command."""
+    from ..evaluation import plot_accuracy_cost, plot_matrix, plot_training
+    from ..hub import save_widths
+
+    terminal = console()
+    start = time.perf_counter()
+    torch.set_num_threads(args.threads or os.cpu_count() or 1)
+    torch.manual_seed(args.seed)
+    args.output.mkdir(parents=True, exist_ok=True)
+    data = _load(args)
+    terminal.print(data.summary(), '', sep='\n')
+    size = (1 if args.data == 'glyphs' else 3, args.img_size, args.img_size)
+    model = _create_model(data, size[0])
+    rows = _train(terminal, model, data, size, args)
+    _write_csv(args.output / 'training.csv', rows)
+    matrix, gallery = _evaluate(model, data, size, args)
+    terminal.print(matrix_table(matrix))
+    terminal.print(
+        f'diagonal mean {matrix.diagonal_mean:.1f} mAP, cross mean {matrix.cross_mean:.1f} mAP; '
+        f'{matrix.num_compatible} of {len(matrix.widths) * (len(matrix.widths) - 1)} cross-tests beat the smaller '
+        "model's self-test\n"
+    )
+    _write_json(args.output / 'matrix.json', matrix.to_dict())
+    plot_matrix(matrix, args.output / 'matrix.png')
+    plot_accuracy_cost(matrix, args.output / 'accuracy-cost.png')
+    plot_training(rows, args.output / 'training.png', title=f'SFSC on {data.name}')
+    data_config = {'input_size': size, 'mean': (_MEAN,) * size[0], 'std': (_STD,) * size[0], 'crop_pct': 1.0}
+    folders = save_widths(model, args.output, data_config=data_config)
+    narrowest = model.widths[0]
+    terminal.print(
+        f'A fresh process without sfsc_timm loads {folders[narrowest]} and searches the gallery of width 1.0'
+    )
+    rank1 = _prove(data, folders[narrowest], gallery, size, args)
+    place = model.widths.index(narrowest), len(model.widths) - 1
+    terminal.print(f'rank-1 {rank1:.1f} there, {matrix.cmc[1][place]:.1f} in the matrix above\n')
+    terminal.print(
+        f'{args.output}: matrix.json, pictures and one folder per width, {time.perf_counter() - start:.0f} s'
+    )
+
+
+def _load(args: argparse.Namespace) -> RetrievalData:
+    from ..data import load_data
+
+    if args.data == 'glyphs':
+        return load_data(
+            'glyphs',
+            size=args.img_size,
+            seed=args.seed,
+            train_identities=args.identities,
+            test_identities=max(2, args.identities // 2),
+        )
+    if args.data_dir is None:
+        raise ValueError('--data folder needs --data-dir: a folder with one folder of images per identity')
+    return load_data('folder', args.data_dir)
+
+
+def _create_model(data: RetrievalData, in_chans: int) -> Slimmable:
+    import timm
+
+    model: Slimmable = timm.create_model(
+        'sfsc_resnet18d',
+        num_classes=data.num_classes,
+        in_chans=in_chans,
+        channels=_CHANNELS,
+        stem_width=_CHANNELS[0] // 2,
+        embed_dim=128,
+        classifier_type='cosine',
+    )
+    return model
+
+
+def _transforms(data: RetrievalData, size: tuple[int, int, int]) -> tuple[Any, Any]:
+    from ..data import make_transforms
+
+    return make_transforms(data, size, (_MEAN,) * size[0], (_STD,) * size[0])
+
+
+def _train(
+    terminal: Any, model: Slimmable, data: RetrievalData, size: tuple[int, int, int], args: argparse.Namespace
+) -> list[dict[str, float]]:
+    """Trains all widths; returns one row of figures per epoch."""
+    from ..data import ShuffleSampler, batches
+    from ..tasks import SFSCTask
+    from ..training import Fit, fit
+
+    sampler = ShuffleSampler(len(data.training), args.batch_size, args.seed)
+    train = batches(data.training, _transforms(data, size)[0], sampler=sampler, seed=args.seed)
+    task = SFSCTask(model, 'evidential', {'evidence': 'exp'}, seed=args.seed)
+    with progress_bar(terminal) as bar:
+        line = bar.add_task(f'SFSC, widths {", ".join(f"{w:g}" for w in model.widths)}', total=len(train) * args.epochs)
+        config = Fit(epochs=args.epochs, lr=args.lr)
+        return list(fit(task, train, config, on_step=lambda step, _: bar.update(line, completed=step)))
+
+
+def _evaluate(
+    model: Slimmable, data: RetrievalData, size: tuple[int, int, int], args: argparse.Namespace
+) -> tuple[CompatibilityMatrix, torch.Tensor]:
+    """The matrix, and the gallery's embeddings at width 1.0."""
+    from ..data import batches
+    from ..evaluation import GroundTruth, compatibility_matrix, embed, model_cost
+
+    transform = _transforms(data, size)[1]
+    queries = embed(model, batches(data.query, transform), progress='queries')
+    galleries = embed(model, batches(data.gallery, transform), progress='gallery')
+    costs = {width: model_cost(model.extract(width), size) for width in model.widths}
+    matrix = compatibility_matrix(
+        queries,
+        galleries,
+        GroundTruth.of(data),
+        params={width: cost.params for width, cost in costs.items()},
+        flops={width: cost.flops for width, cost in costs.items()},
+    )
+    settings = {name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()}
+    settings.pop('run', None)
+    matrix.info.update(data=data.name, settings=settings)
+    return matrix, galleries[1.0]
+
+
+def _prove(
+    data: RetrievalData,
+    folder: Path,
+    gallery: torch.Tensor,
+    size: tuple[int, int, int],
+    args: argparse.Namespace,
+    rows: int = 8,
+    k: int = 10,
+) -> float:
+    """Queries embedded by plain timm in another process against `gallery`; draws matches, returns rank-1 in percent."""
+    from ..data import batches
+    from ..evaluation import GroundTruth, Match, plot_contact_sheet, retrieval_metrics, search
+
+    images = torch.cat([batch.images for batch in batches(data.query, _transforms(data, size)[1])])
+    with tempfile.TemporaryDirectory() as scratch:
+        source, target = Path(scratch, 'queries.npy'), Path(scratch, 'embeddings.npy')
+        np.save(source, images.numpy())
+        command = [sys.executable, str(_PLAIN_QUERY), str(folder.resolve()), str(source), str(target)]
+        subprocess.run([*command, str(torch.get_num_threads())], check=True)  # noqa: S603  our own script
+        queries = torch.from_numpy(np.load(target))
+    truth = GroundTruth.of(data)
+    scores, items = search(queries, gallery, k, truth=truth)
+    shown = np.random.default_rng(args.seed).choice(len(data.query), min(rows, len(data.query)), replace=False)
+    plot_contact_sheet(
+        [Match(data.query[i].image) for i in shown],
+        [
+            [
+                Match(data.gallery[j].image, data.gallery[j].identity == data.query[i].identity, f'{score:.2f}')
+                for j, score in zip(items[i].tolist(), scores[i].tolist(), strict=True)
+            ]
+            for i in shown
+        ],
+        args.output / 'matches.png',
+        title='Small queries, big gallery',
+        note='queries: width 0.25, loaded by plain timm; gallery: width 1.0; other typefaces only',
+    )
+    return float(retrieval_metrics(queries, gallery, truth).cmc[1])
+
+
+def _write_json(path: Path, values: dict[str, Any]) -> None:
+    temporary = path.with_suffix('.tmp')
+    temporary.write_text(json.dumps(values, indent=1) + '\n')
+    temporary.replace(path)
+
+
+def _write_csv(path: Path, rows: list[dict[str, float]]) -> None:
+    temporary = path.with_suffix('.tmp')
+    with temporary.open('w', newline='') as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    temporary.replace(path)

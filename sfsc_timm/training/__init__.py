@@ -1,0 +1,5 @@
+"""Training loops around the tasks."""
+
+from ._fit import Fit, fit
+
+__all__ = ['Fit', 'fit']

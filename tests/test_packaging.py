@@ -1,0 +1,53 @@
+"""What is built holds what it should, the top-level weights folder and the typing marker included."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tarfile
+import zipfile
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope='module')
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A wheel and an sdist of a clean copy of the tree."""
+    source, target = tmp_path_factory.mktemp('source'), tmp_path_factory.mktemp('dist')
+    listed = subprocess.run(
+        ['git', 'ls-files', '--cached', '--others', '--exclude-standard'], cwd=ROOT, capture_output=True, text=True
+    )
+    if listed.returncode:
+        pytest.skip('not a git checkout')
+    for name in listed.stdout.splitlines():
+        if (ROOT / name).is_file():
+            copy = source / name
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copy.write_bytes((ROOT / name).read_bytes())
+    command = [sys.executable, '-m', 'build', '--no-isolation', '--outdir', str(target), str(source)]
+    subprocess.run(command, check=True, capture_output=True)
+    return target
+
+
+def test_wheel(built: Path) -> None:
+    (wheel,) = built.glob('*.whl')
+    names = set(zipfile.ZipFile(wheel).namelist())
+    assert {'sfsc_timm/py.typed', 'sfsc_timm/weights/__init__.py', 'sfsc_timm/models/slim_resnet.py'} <= names
+    tops = {name.split('/')[0] for name in names}
+    assert tops == {'sfsc_timm', next(top for top in tops if top.endswith('.dist-info'))}
+    modules = {str(path.relative_to(ROOT)) for path in (ROOT / 'sfsc_timm').rglob('*.py')}
+    assert modules <= names, f'not in the wheel: {sorted(modules - names)}'
+
+
+def test_sdist(built: Path) -> None:
+    (sdist,) = built.glob('*.tar.gz')
+    names = {name.split('/', 1)[1] for name in tarfile.open(sdist).getnames() if '/' in name}
+    assert {'weights/__init__.py', 'sfsc_timm/py.typed', 'LICENSE', 'pyproject.toml', 'setup.cfg'} <= names
+
+
+def test_weights_are_found_where_installed() -> None:
+    assert files('sfsc_timm.weights').joinpath('__init__.py').is_file()
