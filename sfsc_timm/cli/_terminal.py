@@ -51,24 +51,30 @@ def progress_bar(terminal: Console) -> Progress:
 
 def matrix_table(matrix: CompatibilityMatrix) -> Any:
     """The compatibility matrix as a rich table: mAP and rank-1 by query (rows) and gallery (columns), and costs."""
+    from rich import box
     from rich.table import Table
 
     from ..evaluation import si_number
 
-    table = Table(title='M(query width, gallery width): mAP / rank-1 in percent', title_justify='left')
-    table.add_column('query \\ gallery', justify='right')
+    table = Table(
+        title='M(query width, gallery width): mAP/rank-1 in percent',
+        title_justify='left',
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1),
+    )
+    table.add_column('query', justify='right', no_wrap=True)
     for name, width in zip(matrix.names, matrix.widths, strict=True):
-        table.add_column(f'{name} ({width:g})', justify='right')
-    costs = [(n, c) for n, c in (('parameters', matrix.params), ('multiply-adds', matrix.flops)) if c is not None]
+        table.add_column(f'{name}\n{width:g}', justify='right', no_wrap=True)
+    costs = [(n, c) for n, c in (('params', matrix.params), ('MACs', matrix.flops)) if c is not None]
     for name, _ in costs:
-        table.add_column(name, justify='right', style='cyan')
+        table.add_column(name, justify='right', style='cyan', no_wrap=True)
     for i, name in enumerate(matrix.names):
         cells = []
         for j in range(len(matrix.widths)):
-            text = f'{matrix.mAP[i, j]:.1f} / {matrix.cmc[1][i, j]:.1f}'
+            text = f'{matrix.mAP[i, j]:.1f}/{matrix.cmc[1][i, j]:.1f}'
             style = 'bold' if i == j else '' if matrix.compatible[i, j] else 'red'
             cells.append(f'[{style}]{text}[/]' if style else text)
-        table.add_row(f'{name} ({matrix.widths[i]:g})', *cells, *(si_number(cost[i]) for _, cost in costs))
+        table.add_row(f'{name}  {matrix.widths[i]:g}', *cells, *(si_number(cost[i]) for _, cost in costs))
     return table
 
 
