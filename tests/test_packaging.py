@@ -19,7 +19,11 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A wheel and an sdist of a clean copy of the tree."""
     source, target = tmp_path_factory.mktemp('source'), tmp_path_factory.mktemp('dist')
     listed = subprocess.run(
-        ['git', 'ls-files', '--cached', '--others', '--exclude-standard'], cwd=ROOT, capture_output=True, text=True
+        ['git', 'ls-files', '--cached', '--others', '--exclude-standard'],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if listed.returncode:
         pytest.skip('not a git checkout')
@@ -45,7 +49,8 @@ def test_wheel(built: Path) -> None:
 
 def test_sdist(built: Path) -> None:
     (sdist,) = built.glob('*.tar.gz')
-    names = {name.split('/', 1)[1] for name in tarfile.open(sdist).getnames() if '/' in name}
+    with tarfile.open(sdist) as archive:
+        names = {name.split('/', 1)[1] for name in archive.getnames() if '/' in name}
     assert {'weights/__init__.py', 'sfsc_timm/py.typed', 'LICENSE', 'pyproject.toml', 'setup.cfg'} <= names
 
 

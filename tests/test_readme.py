@@ -16,7 +16,7 @@ def test_examples_run() -> None:
     examples = re.findall(r'```python\n(.*?)```', README.read_text(), re.DOTALL)
     assert len(examples) >= 2
     for example in examples:
-        exec(compile(example, str(README), 'exec'), namespace)  # noqa: S102
+        exec(compile(example, str(README), 'exec'), namespace)
     query, gallery = namespace['query'], namespace['gallery']
     assert query.shape == gallery.shape == (2, 256)
     expected = namespace['small'](namespace['images'])
