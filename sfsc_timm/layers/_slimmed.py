@@ -7,17 +7,18 @@ A slimmed module keeps its class, its forward code and its state_dict keys. Only
   and `_buffers` go on holding the stored one, so optimizers, EMA, DDP and checkpoints see each weight once;
 * every plain attribute that depends on the width (`groups`, `normalized_shape`, `num_heads`, ...) is set on a switch.
 
-In training the property returns an autograd view. In evaluation it returns a contiguous copy made on first use, because
-convolutions copy a strided weight in every forward: a narrow width then costs what a dense model of its shapes costs.
-The copy is checked against its source's version counters (`_watched.py`) on each read, and dropped by a switch, by
-`train()`/`eval()` and by whatever replaces tensors (`.to()`, deep copies, `load_state_dict`).
+The property returns a view. In evaluation the module's own forward gets a contiguous copy instead, made on first use,
+because convolutions copy a strided weight in every forward: a narrow width then costs what a dense model of its shapes
+costs. Each forward checks the copy against its source's version counters (`_watched.py`); it is dropped by a switch,
+by `train()`/`eval()`, by whatever replaces tensors (`.to()`, deep copies, `load_state_dict`), and when somebody else
+reads the tensor, who may write to the view.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from copy import deepcopy
-from functools import cache
+from functools import cache, wraps
 from typing import Any, NamedTuple
 
 import torch
@@ -33,10 +34,11 @@ __all__ = ['SlimState', 'attach', 'densify', 'slim_state', 'slim_states']
 Attributes = dict[str, Any]
 
 
-class _Copy(NamedTuple):
-    source: Tensor
-    stamp: tuple[int, int, int, int]
-    tensor: Tensor
+class _Kept(NamedTuple):
+    """Tensors that a module's forward uses in evaluation, and how to tell that they still hold."""
+
+    tensors: dict[str, Tensor | None]
+    checks: list[tuple[dict[str, Any], str, Any, Callable[[Any], Any], Any]]  # holder, name, source, stamp, value
 
 
 class SlimState:
@@ -48,6 +50,7 @@ class SlimState:
         attributes: Plain attributes to set on the module at each width.
         index: Number of the active width.
         leaves: Tensors that stand in for slices, see `sfsc_timm.layers.sliced_leaves`.
+        running: What the module's forward reads while it is at work, else None.
     """
 
     def __init__(self, widths: tuple[float, ...], cuts: dict[str, Cut], attributes: tuple[Attributes, ...]) -> None:
@@ -56,7 +59,8 @@ class SlimState:
         self.attributes = attributes
         self.index = len(widths) - 1
         self.leaves: dict[str, Tensor] = {}
-        self._copies: dict[str, _Copy] = {}
+        self.running: dict[str, Tensor | None] | None = None
+        self._kept: _Kept | None = None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> SlimState:
         """Same geometry and width; copies and leaves stay behind, they belong to the original's tensors."""
@@ -65,7 +69,7 @@ class SlimState:
         return new
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, 'leaves': {}, '_copies': {}}
+        return {**self.__dict__, 'leaves': {}, 'running': None, '_kept': None}
 
     def switch(self, module: nn.Module, index: int) -> None:
         """Makes width number `index` the active one of `module`, the owner of this state."""
@@ -76,22 +80,27 @@ class SlimState:
 
     def forget(self) -> None:
         """Drops the evaluation copies; the next forward makes them afresh."""
-        for copy in self._copies.values():
-            watch(copy.source, False)
-        self._copies.clear()
+        if self._kept is not None:
+            for _, _, source, _, _ in self._kept.checks:
+                watch(source, False)
+            self._kept = None
 
     def read(self, module: nn.Module, name: str) -> Tensor | None:
-        """Tensor `name` of `module` at the active width."""
+        """Tensor `name` of `module` at the active width, for whoever reads it outside of the module's forward."""
         if self.leaves and name in self.leaves:
             return self.leaves[name]
-        if torch.compiler.is_compiling():  # the slice is part of the graph: nothing to keep, nothing to go stale
-            return self.cut(module, name)
-        copy = self._copies.get(name)
-        if copy is not None and not (torch.is_grad_enabled() and copy.source.requires_grad):
-            source = module._parameters[name] if name in module._parameters else module._buffers[name]
-            if source is copy.source and stamp(copy.source) == copy.stamp:
-                return copy.tensor
-        return self._read_afresh(module, name)
+        if not torch.compiler.is_compiling():
+            self.forget()  # no one can tell what is written through a view
+        return self.cut(module, name)
+
+    def gather(self, module: nn.Module) -> dict[str, Tensor | None]:
+        """Tensors of `module` at the active width for one forward of it."""
+        if self.leaves or module.training or torch.is_grad_enabled() or _in_transform():
+            return {name: self.leaves[name] if name in self.leaves else self.cut(module, name) for name in self.cuts}
+        if self._kept is None or not _holds(self._kept):
+            self.forget()
+            self._kept = self._keep(module)
+        return self._kept.tensors
 
     def cut(self, module: nn.Module, name: str) -> Tensor | None:
         """Tensor `name` of `module` at the active width as a view of the stored one, whatever the mode."""
@@ -100,23 +109,44 @@ class SlimState:
             return source
         return self.cuts[name].view(source, self.index)
 
-    def _read_afresh(self, module: nn.Module, name: str) -> Tensor | None:
-        source = _stored(module, name)
-        cut = self.cuts[name]
-        if source is None or cut.is_whole(self.index):
-            return source
-        if not isinstance(source, Tensor):  # FX is tracing: the slice becomes part of its graph
-            return cut.view(source, self.index)
-        if module.training or source.is_inference() or (torch.is_grad_enabled() and source.requires_grad):
-            return cut.view(source, self.index)
-        # A copy made under inference_mode could not be used later where autograd records.
-        with torch.inference_mode(False), torch.no_grad():
-            tensor = cut.view(source, self.index)
-            if not isinstance(cut, PrivateCut):  # a segment is contiguous: the view itself is as fast, and never stale
-                tensor = tensor.clone(memory_format=torch.preserve_format)
-                watch(source, True)
-        self._copies[name] = _Copy(source, stamp(source), tensor)
-        return tensor
+    def _keep(self, module: nn.Module) -> _Kept:
+        kept = _Kept({}, [])
+        for name, cut in self.cuts.items():
+            source = _stored(module, name)
+            # A copy made under inference_mode could not be used later where autograd records.
+            with torch.inference_mode(False), torch.no_grad():
+                tensor: Any = self.cut(module, name)
+                if _is_copied(source, cut, self.index):
+                    tensor = tensor.clone(memory_format=torch.preserve_format)
+                    watch(source, True)
+                    how: Callable[[Any], Any] = stamp
+                else:  # the tensor itself or a segment of it, never stale while the storage is the same
+                    how = _place
+            kept.tensors[name] = tensor
+            holder = module._parameters if name in module._parameters else module._buffers
+            kept.checks.append((holder, name, source, how, how(source)))
+        return kept
+
+
+def _holds(kept: _Kept) -> bool:
+    return all(holder.get(name) is source and how(source) == value for holder, name, source, how, value in kept.checks)
+
+
+def _is_copied(source: Any, cut: Cut, index: int) -> bool:
+    """Whether evaluation is faster with a copy, and what happens to its source can be seen."""
+    copied = not isinstance(cut, PrivateCut) and not cut.is_whole(index)
+    return copied and isinstance(source, Tensor) and not source.is_inference()
+
+
+def _in_transform() -> bool:
+    """Whether tensors are stand-ins, of no use afterwards: those of torch.func, of FakeTensorMode, of jit.trace."""
+    functorch = torch._C._functorch.peek_interpreter_stack() is not None
+    return functorch or torch._C._len_torch_dispatch_stack() > 0 or torch._C._get_tracing_state() is not None
+
+
+def _place(source: Any) -> Any:
+    """What a view depends on: the storage."""
+    return source.data_ptr() if isinstance(source, Tensor) and not source.is_meta else None
 
 
 def _stored(module: nn.Module, name: str) -> Any:
@@ -157,11 +187,25 @@ def _slimmed_class(base: Any, names: tuple[str, ...]) -> Any:
     """Subclass of `base` whose tensors `names` are read at the active width."""
 
     def reader(name: str) -> property:
-        return property(lambda module: module._slim.read(module, name), doc=f'`{name}` at the active width.')
+        def read(module: Any) -> Tensor | None:
+            running = module._slim.running
+            return module._slim.read(module, name) if running is None else running[name]
+
+        return property(read, doc=f'`{name}` at the active width.')
+
+    @wraps(base.forward)
+    def forward(module: Any, *args: Any, **kwargs: Any) -> Any:
+        if torch.compiler.is_compiling():  # the slices are part of the graph: nothing to keep, nothing to go stale
+            return base.forward(module, *args, **kwargs)
+        module._slim.running = module._slim.gather(module)
+        try:
+            return base.forward(module, *args, **kwargs)
+        finally:
+            module._slim.running = None
 
     # __module__ stays the base's: FX decides by it what is a leaf.
     namespace: dict[str, Any] = {name: reader(name) for name in names}
-    namespace.update(__module__=base.__module__, __doc__=base.__doc__, _dense_class=base)
+    namespace.update(__module__=base.__module__, __doc__=base.__doc__, _dense_class=base, forward=forward)
     return type(base.__name__, (Slimmed, base), namespace)
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 __all__ = ['WatchedParameter', 'stamp', 'watch']
 
@@ -24,6 +25,10 @@ class WatchedParameter(nn.Parameter):
     def __new__(cls, data: Tensor, requires_grad: bool = True) -> Any:
         """A deep copy of a watched parameter is a plain one."""
         return nn.Parameter(data, requires_grad)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """A pickle of a watched parameter is one of a plain one."""
+        return nn.Parameter(self.data, self.requires_grad).__reduce_ex__(protocol)
 
     @property
     def data(self) -> Tensor:
@@ -44,9 +49,23 @@ def watch(parameter: Tensor, on: bool) -> None:
     """Starts or stops counting the writes through `parameter.data`."""
     if type(parameter) is (nn.Parameter if on else WatchedParameter):
         parameter.__class__ = WatchedParameter if on else nn.Parameter
+        for name in ('_alias', '_replaced'):  # the alias would keep the storage alive that `.to()` replaces
+            parameter.__dict__.pop(name, None)
 
 
-def stamp(tensor: Tensor) -> tuple[int, int, int, int]:
+_steps = 0  # of all optimizers: the fused ones write without counting
+
+
+def _count_step(*_: Any) -> None:
+    global _steps  # noqa: PLW0603
+    if not torch.compiler.is_compiling():  # a compiled step counts its writes, and must not be guarded on this number
+        _steps += 1
+
+
+register_optimizer_step_post_hook(_count_step)
+
+
+def stamp(tensor: Tensor) -> tuple[int, ...]:
     """Numbers of which at least one changes whenever the values of a watched `tensor` may have changed."""
     alias = tensor.__dict__.get('_alias')
     return (
@@ -54,4 +73,5 @@ def stamp(tensor: Tensor) -> tuple[int, int, int, int]:
         tensor.data_ptr(),
         0 if alias is None else alias._version,
         tensor.__dict__.get('_replaced', 0),
+        _steps,
     )

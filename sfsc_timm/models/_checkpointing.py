@@ -44,7 +44,9 @@ def _checkpointed_class(base: type[nn.Module]) -> type[nn.Module]:
         """Copies and pickles are made without checkpointing: this class has no importable name."""
         reduced: Any = base.__reduce_ex__(self, protocol)
         new, args, *rest = reduced
-        return (new, (base,) if new is copyreg.__newobj__ else args, *rest)  # type: ignore[attr-defined]
+        if new is copyreg.__newobj__:  # type: ignore[attr-defined]  # pickle insists on this object's own class there
+            new, args = _new, (base,)
+        return (new, args, *rest)
 
     namespace = {
         '__module__': base.__module__,
@@ -54,6 +56,10 @@ def _checkpointed_class(base: type[nn.Module]) -> type[nn.Module]:
         'forward': forward,
     }
     return type(base.__name__, (base,), namespace)
+
+
+def _new(base: type[nn.Module]) -> nn.Module:
+    return base.__new__(base)
 
 
 def _take(module: nn.Module) -> Snapshot:

@@ -40,6 +40,8 @@ def extract(model: Slimmable, width: float | None = None, head: bool = False, pl
         raise ValueError('head=True needs a classifier, got a model with num_classes=0; leave head out')
     if plain and head:
         raise ValueError('plain=True gives the embedding only, got head=True; use one of them')
+    if plain and not hasattr(model, 'pretrained_cfg'):
+        raise ValueError(f'plain=True needs a model of timm.create_model, got one of {type(model).__name__}.build')
     with model.at_width(model.width if width is None else width):
         classes = type(model)
         dense: Any = densify(model).eval()

@@ -59,7 +59,8 @@ def checkpoint_filter_fn(state_dict: dict[str, Tensor], model: Slimmable) -> dic
         model: The model that it goes into.
     """
     own = model.state_dict()
-    if all(key in own and own[key].shape == tensor.shape for key, tensor in state_dict.items() if key != 'fc.weight'):
+    backbone = ((key, tensor) for key, tensor in state_dict.items() if not key.startswith('fc.'))
+    if all(key in own and own[key].shape == tensor.shape for key, tensor in backbone):
         return state_dict
     plain_classifier = f'{type(model).classifier_name}.'
     converted = {}

@@ -5,10 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from timm.layers import get_device_dtype
-from timm.models._input import update_model_args
 from torch import Tensor, nn
 
 from ..layers import CosineLinear, SlimState, create_neck, slim, slim_state
@@ -147,7 +146,6 @@ class Slimmable(nn.Module):
             ValueError: If the model was not created with this width; the message lists the known ones.
         """
         set_width(self, width)
-        update_model_args(self, width=self.width)  # timm's save functions record how to rebuild the model
 
     def at_width(self, width: float) -> AbstractContextManager[Any]:
         """`with model.at_width(0.25):` sets a width for the block, then goes back.
@@ -166,6 +164,12 @@ class Slimmable(nn.Module):
         for module in self.modules():
             if (state := slim_state(module)) is not None:
                 state.forget()
+
+    if TYPE_CHECKING:  # timm's class has it
+
+        def forward_features(self, x: Tensor) -> Tensor:
+            """Images (B, C, H, W) to the feature map (B, num_features, H', W')."""
+            ...
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """Feature map (B, num_features, H, W) to logits (B, num_classes), or the embedding (B, embed_dim).
@@ -201,6 +205,8 @@ class Slimmable(nn.Module):
                 )
             factor = self._pool_factor()
             super().reset_classifier(0, global_pool, **kwargs)  # type: ignore[misc]
+            if global_pool is not None:
+                self._family_args = {**self._family_args, 'global_pool': global_pool}
             self._resize_neck(self._pool_factor() / factor)
         self._add_classifier(num_classes)
 

@@ -5,14 +5,18 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from numbers import Real
+from typing import Any, TypeVar
 
 from timm.layers import make_divisible
+from timm.models._input import update_model_args
 from torch import nn
 
 from ..layers import slim_states
 
 __all__ = ['DEFAULT_WIDTHS', 'at_width', 'check_widths', 'get_width', 'get_widths', 'scale_channels', 'set_width']
+
+_T = TypeVar('_T')
 
 DEFAULT_WIDTHS = (0.25, 0.5, 0.75, 1.0)  # φ1/16, φ1/4, φ9/16, φ
 
@@ -34,10 +38,10 @@ def check_widths(widths: Sequence[float]) -> tuple[float, ...]:
         checked = tuple(sorted(float(w) for w in widths))
     except (TypeError, ValueError):
         raise ValueError(f'widths must be a sequence of numbers, got {widths!r}; {allowed}') from None
-    if len(set(checked)) != len(checked) or not checked or checked[-1] != 1.0:
+    if not all(0 < w <= 1 for w in checked):  # NaN is neither
+        raise ValueError(f'widths must be in (0, 1], got {widths!r}; {allowed}')
+    if len(set(checked)) != len(checked) or 1.0 not in checked:
         raise ValueError(f'widths must be different numbers and contain 1.0, got {widths!r}; {allowed}')
-    if not checked[0] > 0:  # also true of NaN
-        raise ValueError(f'widths must be positive, got {widths!r}; {allowed}')
     return checked
 
 
@@ -66,37 +70,33 @@ def set_width(module: nn.Module, width: float) -> None:
     Raises:
         ValueError: If the width is unknown (the message lists the known ones) or `module` holds no slimmable model.
     """
-    index = _index(get_widths(module), width)
+    widths = get_widths(module)
+    index = _index(widths, width)
     for child, state in slim_states(module):
         state.switch(child, index)
+        if '_model_args' in child.__dict__:  # timm's save functions record how to rebuild the model
+            update_model_args(child, width=widths[index])
     for child in module.modules():
         _switch_feature_info(child, index)
-    _allow_graphs(2 * len(get_widths(module)))
+    _allow_graphs(2 * len(widths))
 
 
 def get_widths(module: nn.Module) -> tuple[float, ...]:
     """Widths of the slimmable model in `module`, ascending.
 
     Raises:
-        ValueError: If there is none.
+        ValueError: If there is none, or several with different widths.
     """
-    for _, state in slim_states(module):
-        return state.widths
-    raise ValueError(
-        f'module must be or contain a slimmable model, got {type(module).__name__}; '
-        "create one with timm.create_model('sfsc_...')"
-    )
+    return _only({state.widths for _, state in slim_states(module)}, module)
 
 
 def get_width(module: nn.Module) -> float:
     """Active width of the slimmable model in `module`.
 
     Raises:
-        ValueError: If there is none.
+        ValueError: If there is none, or several at different widths.
     """
-    for _, state in slim_states(module):
-        return state.widths[state.index]
-    return get_widths(module)[-1]  # raises
+    return _only({state.widths[state.index] for _, state in slim_states(module)}, module)
 
 
 @contextmanager
@@ -114,9 +114,23 @@ def at_width(module: nn.Module, width: float) -> Iterator[Any]:
         set_width(module, before)
 
 
-def _index(widths: tuple[float, ...], width: float) -> int:
+def _only(found: set[_T], module: nn.Module) -> _T:
+    if not found:
+        raise ValueError(
+            f'module must be or contain a slimmable model, got {type(module).__name__}; '
+            "create one with timm.create_model('sfsc_...')"
+        )
+    if len(found) > 1:
+        raise ValueError(
+            f'module must hold slimmable models that agree on their width, got a {type(module).__name__} with '
+            f'{sorted(found)}; call this for each of them'  # type: ignore[type-var]
+        )
+    return found.pop()
+
+
+def _index(widths: tuple[float, ...], width: Any) -> int:
     for index, known in enumerate(widths):
-        if isinstance(width, int | float) and abs(width - known) < 1e-9:
+        if isinstance(width, Real) and abs(float(width) - known) < 1e-9:
             return index
     raise ValueError(f'width must be one of {widths}, got {width!r}; widths are chosen when the model is created')
 

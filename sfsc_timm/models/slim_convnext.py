@@ -33,8 +33,7 @@ class SlimmableConvNeXt(Slimmable, ConvNeXt):
     @staticmethod
     def plain_args(width: float, kwargs: dict[str, Any]) -> dict[str, Any]:
         """Arguments by which plain timm makes the sub-model."""
-        args = {k: v for k, v in kwargs.items() if k not in ('depths', 'conv_mlp')}
-        return {**args, **_narrow_args(width, kwargs)}
+        return {**kwargs, **_narrow_args(width, kwargs)}
 
 
 def _narrow_args(width: float, kwargs: dict[str, Any]) -> dict[str, Any]:

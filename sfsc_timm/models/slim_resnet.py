@@ -43,8 +43,8 @@ class SlimmableResNet(Slimmable, ResNet):
     @staticmethod
     def plain_args(width: float, kwargs: dict[str, Any]) -> dict[str, Any]:
         """Arguments by which plain timm makes the sub-model."""
-        args = {k: v for k, v in kwargs.items() if k not in ('block', 'layers', 'stem_type', 'avg_down')}
-        args.update(_narrow_args(width, kwargs))
+        args = {**kwargs, **_narrow_args(width, kwargs)}
+        args.pop('block', None)  # the name implies it, and a class cannot be written to a config
         if 'deep' not in kwargs.get('stem_type', ''):
             # Behind its 64 stem channels plain timm leaves out layer1's shortcut convolution if that has 64 outputs,
             # too. The full model has one: one more channel (17 x 4 = 68 outputs) brings it back.

@@ -1,0 +1,151 @@
+"""torch.compile: one static graph per width and mode, and never more."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from zoo import CONVNEXT, RESNET, SKIPS_DIFFER, WIDTHS, Member, assert_close_to, assert_far_from, images, name_of, predict
+
+import sfsc_timm
+
+
+class Graphs:
+    """A backend that runs graphs as they are and keeps count of them."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.symbolic = False
+
+    def __call__(self, graph: torch.fx.GraphModule, inputs: list[Any]) -> Any:
+        self.count += 1
+        self.symbolic |= any(isinstance(i, torch.SymInt) for i in inputs)
+        return graph.forward
+
+
+def frozen_norms(model: Any) -> Any:
+    """In training, so that gradients are taken, but a forward leaves no trace in the statistics."""
+    model.train()
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._NormBase):
+            module.eval()
+    return model
+
+
+def test_one_graph_per_width_and_mode(dynamo: None) -> None:
+    """Eight pairs, past the default limit of 8 recompilations; going round again adds none and never runs eager."""
+    model, graphs = RESNET.create(), Graphs()
+    x = images(batch=4)
+    compiled = torch.compile(model, backend=graphs, fullgraph=True)
+    expected = {}
+    for width in WIDTHS:
+        model.set_width(width)
+        expected[width] = predict(model, x)
+    modes = [(width, training) for training in (False, True) for width in WIDTHS]
+    for number, (width, training) in enumerate(modes, start=1):
+        sfsc_timm.set_width(compiled, width)
+        compiled.train(training)
+        if training:
+            compiled(x).sum().backward()
+        else:
+            assert_close_to(predict(compiled, x), expected[width])
+        assert graphs.count == number
+    compiled.eval()
+    before = predict(compiled, x)
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        for width, training in (*modes, *reversed(modes)):
+            sfsc_timm.set_width(compiled, width)
+            compiled.train(training)
+            if training:
+                compiled(x).sum().backward()
+            else:
+                predict(model, x)  # the same model without compilation, in between
+                predict(compiled, x)
+    assert graphs.count == len(modes)
+    assert not graphs.symbolic
+    compiled.eval()
+    model.set_width(1.0)
+    assert_far_from(predict(compiled, x), before)  # training moved the statistics, and the graph reads them
+    assert_close_to(predict(compiled, x), predict(model, x))
+
+
+@pytest.mark.parametrize('member', [CONVNEXT, SKIPS_DIFFER], ids=name_of)
+def test_every_family_compiles_at_every_width(member: Member, dynamo: None) -> None:
+    model, graphs = frozen_norms(member.create()), Graphs()
+    x = images()
+    compiled = torch.compile(model, backend=graphs, fullgraph=True)
+    for width in WIDTHS:
+        sfsc_timm.set_width(compiled, width)
+        model(x).square().sum().backward()
+        expected = [p.grad.clone() for p in model.parameters()]
+        model.zero_grad()
+        output = compiled(x)
+        output.square().sum().backward()
+        assert_close_to(output.detach(), predict(model, x))
+        for parameter, gradient in zip(model.parameters(), expected, strict=True):
+            torch.testing.assert_close(parameter.grad, gradient, rtol=1e-3, atol=1e-4)
+        model.zero_grad()
+    assert graphs.count == len(WIDTHS)
+
+
+def test_a_changed_weight_is_served(dynamo: None) -> None:
+    model, x = RESNET.create(width=0.5), images()
+    compiled = torch.compile(model, backend='eager', fullgraph=True)
+    before = predict(compiled, x)
+    for write in (
+        lambda p: p.data.mul_(2),
+        lambda p: p.detach().mul_(2),
+        lambda p: p.detach().numpy().__imul__(2),
+        lambda p: setattr(p, 'data', p.data * 2),
+    ):
+        predict(model, x)
+        for parameter in model.layer1.parameters():
+            write(parameter)
+        after = predict(compiled, x)
+        assert_far_from(after, before)
+        model.refresh()
+        assert_close_to(after, predict(model, x))
+        before = after
+
+
+def test_gradient_checkpointing_compiles(dynamo: None) -> None:
+    model, x = frozen_norms(RESNET.create(width=0.5)), images()
+    model(x).square().sum().backward()
+    expected = [p.grad.clone() for p in model.parameters()]
+    model.zero_grad()
+    model.set_grad_checkpointing()
+    compiled = torch.compile(model, backend='aot_eager', fullgraph=True)
+    compiled(x).square().sum().backward()
+    for parameter, gradient in zip(model.parameters(), expected, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient, rtol=1e-3, atol=1e-4)
+
+
+def test_the_limit_grows_with_the_number_of_widths(dynamo: None) -> None:
+    """Past its limit torch.compile goes on eager in silence."""
+    limit = torch._dynamo.config.recompile_limit
+    RESNET.create().set_width(0.25)
+    assert torch._dynamo.config.recompile_limit >= 2 * len(WIDTHS) + limit
+    torch._dynamo.config.recompile_limit = 1000
+    RESNET.create().set_width(0.25)
+    assert torch._dynamo.config.recompile_limit == 1000
+
+
+@pytest.mark.slow
+def test_inductor(dynamo: None) -> None:
+    """The real compiler, in evaluation and training."""
+    model = RESNET.create(widths=(0.5, 1.0))
+    x = images(batch=4)
+    compiled = torch.compile(model, fullgraph=True)
+    for width in model.widths:
+        sfsc_timm.set_width(compiled, width)
+        compiled.eval()
+        assert_close_to(predict(compiled, x), predict(model, x))
+    frozen_norms(model).set_width(0.5)
+    model(x).square().sum().backward()
+    expected: list[Tensor] = [p.grad.clone() for p in model.parameters()]
+    model.zero_grad()
+    compiled(x).square().sum().backward()
+    for parameter, gradient in zip(model.parameters(), expected, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient, rtol=1e-3, atol=1e-3)

@@ -1,0 +1,71 @@
+"""What every registered model says of itself, checked against what it computes, on the meta device."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import timm
+import torch
+from zoo import WIDTHS, rounded
+
+import sfsc_timm  # noqa: F401
+
+NAMES = timm.list_models('sfsc_*')
+FULL_WIDTH = {  # channels of the last feature map of timm's models
+    'resnet18': 512,
+    'resnet34': 512,
+    'resnet50': 2048,
+    'resnet101': 2048,
+    'convnext_atto': 320,
+    'convnext_femto': 384,
+    'convnext_pico': 512,
+    'convnext_nano': 640,
+    'convnext_tiny': 768,
+    'convnext_small': 768,
+    'efficientnet_b0': 1280,
+    'efficientnet_b1': 1280,
+    'efficientnet_b2': 1408,
+}
+
+
+def test_the_promised_architectures_are_registered() -> None:
+    resnets = {f'sfsc_resnet{depth}{stem}' for depth in (18, 34, 50, 101) for stem in ('', 'd')}
+    assert resnets | {'sfsc_efficientnet_b0', 'sfsc_convnext_tiny'} <= set(NAMES)
+
+
+def test_names_start_with_the_prefix() -> None:
+    ours = {name for name in timm.list_models() if timm.model_entrypoint(name).__module__.startswith('sfsc_timm.')}
+    assert ours == set(NAMES)
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_every_width_tells_its_true_sizes(name: str) -> None:
+    model = timm.create_model(name, num_classes=7, device='meta').eval()
+    assert model.widths == WIDTHS
+    assert model.width == 1.0
+    x = torch.empty(2, 3, 64, 64, device='meta')
+    full = FULL_WIDTH[re.sub(r'^sfsc_|(?<=\d)d$', '', name)]
+    for width in WIDTHS:
+        model.set_width(width)
+        features, intermediates = model.forward_intermediates(x)
+        assert model.width == width
+        expansion = full // 512 if 'resnet' in name else 1
+        assert features.shape[1] == model.num_features == expansion * rounded(full // expansion, width)
+        assert [m.shape[1] for m in intermediates] == [info['num_chs'] for info in model.feature_info]
+        assert [64 // m.shape[-1] for m in intermediates] == [info['reduction'] for info in model.feature_info]
+        assert model.head_hidden_size == model.embed_dim == 256
+        assert model.forward_head(features, pre_logits=True).shape == (2, 256)
+        assert model(x).shape == (2, 7)
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_warm_start_points_to_timms_own_weights(name: str) -> None:
+    cfg = timm.get_pretrained_cfg(name)
+    plain, tag = name.removeprefix('sfsc_'), cfg.tag
+    assert cfg.hf_hub_id == f'timm/{plain}.{tag}'
+    assert f'{plain}.{tag}' in timm.list_pretrained(f'{plain}.*')
+    timms = timm.get_pretrained_cfg(f'{plain}.{tag}')
+    for key in ('input_size', 'mean', 'std', 'interpolation', 'crop_pct', 'num_classes', 'first_conv', 'license'):
+        assert getattr(cfg, key) == getattr(timms, key), key
+    assert cfg.classifier == 'fc'
