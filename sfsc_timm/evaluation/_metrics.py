@@ -132,7 +132,7 @@ def query_statistics(
     parts = [
         rank_block(scores, *(part.to(scores.device) for part in truth.matches(queries))) for queries, scores in blocks
     ]
-    ap, first, inp = (torch.cat(column).cpu() for column in zip(*parts, strict=True))
+    ap, first, inp = (torch.cat(column) for column in zip(*parts, strict=True))
     return QueryStatistics(truth.evaluated, ap, first, inp)
 
 

@@ -64,18 +64,18 @@ def rank_block(scores: Tensor, columns: Tensor, relevant: Tensor, junk: Tensor) 
         junk: Which of `columns` are left out, shape `(B, L)`.
 
     Returns:
-        AP in (0, 1], float64; the first hit's rank in 1 .. Ng, int64; INP in (0, 1], float64; each `(B,)`.
+        AP in (0, 1], float64; the first hit's rank in 1 .. Ng, int64; INP in (0, 1], float64; each `(B,)`, on the CPU.
     """
     own = scores.gather(1, columns).masked_fill_(~relevant, -torch.inf)
     rows, entries = junk.nonzero(as_tuple=True)
     scores[rows, columns[rows, entries]] = -torch.inf
     num_relevant = relevant.sum(1)
-    thresholds = own.sort(1, descending=True).values[:, : int(num_relevant.max())]
+    thresholds = own.sort(1, descending=True).values[:, : int(num_relevant.max())].contiguous()
 
-    rank = count_at_least(scores, thresholds)
-    negated = -thresholds.contiguous()
-    hits = torch.searchsorted(negated, negated, right=True)  # relevant items at least as high, ties included
-    used = torch.arange(thresholds.shape[1], device=scores.device) < num_relevant[:, None]
+    # What is left is small, and float64, which not every accelerator has.
+    rank, thresholds, num_relevant = count_at_least(scores, thresholds).cpu(), thresholds.cpu(), num_relevant.cpu()
+    hits = torch.searchsorted(-thresholds, -thresholds, right=True)  # relevant items at least as high, ties included
+    used = torch.arange(thresholds.shape[1]) < num_relevant[:, None]
     precision = torch.where(used, hits.double() / rank.clamp(min=1), 0.0)
     last = rank.gather(1, num_relevant[:, None] - 1)[:, 0]
     return precision.sum(1) / num_relevant, rank[:, 0] - hits[:, 0] + 1, num_relevant / last.double()

@@ -10,8 +10,9 @@ from sfsc_timm.evaluation._scores import Distance, check_embeddings, score_block
 
 # A block of scores is reduced to this many times fewer group maxima before anything is selected.
 _GROUP = 64
-# Gallery items per tile: memory does not grow with the gallery.
-_TILE = 1 << 16
+# Gallery items per tile: memory does not grow with the gallery. A little less than a power of two, at which the rows
+# of a block would compete for the same cache sets.
+_TILE = (1 << 16) - _GROUP
 
 
 def search(
