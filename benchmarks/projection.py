@@ -1,7 +1,7 @@
 """Cost of gradient projection over nested slices, against PCGrad on full-size gradients.
 
-    python benchmarks/projection.py                 # ResNet-50, widths .25 .5 .75 1, 2 threads
-    python benchmarks/projection.py --device cuda --threads 8
+    python benchmarks/projection.py                 # ResNet-50, widths .25 .5 .75 1
+    python benchmarks/projection.py --chunks --output benchmarks/results/projection.json
 
 Every alternative gets the same gradients of slice size and returns the aggregated gradient of full size. The
 alternatives take turns in one process; times are medians, and ratios are the medians of the ratios within a turn.
@@ -9,8 +9,12 @@ Memory is the growth of the peak over what the gradients of the slices take, eac
 The last row is what the aggregation is a part of: forward and backward of four dense models.
 """
 
+from __future__ import annotations
+
 import argparse
+import math
 import multiprocessing
+import os
 import statistics
 import time
 from collections.abc import Callable
@@ -18,6 +22,7 @@ from pathlib import Path
 
 import timm
 import torch
+from machine import describe_machine, save_json
 from torch import Tensor
 
 from sfsc_timm.gradients import GradientProjection, SharedSlices, SliceLayout
@@ -129,6 +134,11 @@ def random_gradients(layout: SliceLayout, device: str) -> Gradients:
     ]
 
 
+def copy(gradients: Gradients) -> Gradients:
+    """A copy that may be overwritten."""
+    return [[gradient.clone() for gradient in width] for width in gradients]
+
+
 def synchronize(device: str) -> None:
     """Waits for the accelerator."""
     if device == 'cuda':
@@ -152,29 +162,28 @@ def reset_peak(device: str) -> None:
 
 
 def measure_memory(name: str, widths: tuple[float, ...], device: str, chunks: bool) -> float:
-    """Growth of the peak in MB; to be run in a fresh process."""
+    """Growth of the peak in bytes; to be run in a fresh process."""
     layout = slice_layout(widths)
-    # The second call counts: the first one also loads libraries.
     function = alternatives(layout, chunks)[name]
+    gradients = random_gradients(layout, device)
+    # The second call counts: the first one also loads libraries.
     for _ in range(2):
-        gradients = random_gradients(layout, device)
         synchronize(device)
         reset_peak(device)
         before = peak_bytes(device)
         result = function(gradients)
         synchronize(device)
         growth = peak_bytes(device) - before
-        del result, gradients
-    return growth / 2**20
+        del result
+    return float(growth)
 
 
 def dense_step(widths: tuple[float, ...], device: str) -> Callable[[Gradients], None]:
-    """Forward and backward of four dense ResNet-50 of these widths, batch 16 at 128 px."""
-    models = [timm.create_model('resnet50').to(device)]
-    for width in widths[:-1]:
-        channels = int(64 * width)
-        kwargs = {'channels': (channels, 2 * channels, 4 * channels, 8 * channels)}
-        models.append(timm.create_model('resnet50', stem_width=channels, **kwargs).to(device))
+    """Forward and backward of dense ResNet-50 of these widths, batch 16 at 128 px."""
+    models = [
+        timm.create_model('resnet50', channels=[int(c * width) for c in (64, 128, 256, 512)]).to(device)
+        for width in widths
+    ]
     images, target = torch.randn(16, 3, 128, 128, device=device), torch.randint(1000, (16,), device=device)
 
     def step(_: Gradients) -> None:
@@ -185,18 +194,21 @@ def dense_step(widths: tuple[float, ...], device: str) -> Callable[[Gradients], 
     return step
 
 
-def measure_times(table: dict[str, Callable], layout: SliceLayout, device: str, rounds: int) -> dict[str, list[float]]:
-    """Milliseconds of every alternative in every round."""
+def measure_times(
+    table: dict[str, Callable], layout: SliceLayout, device: str, rounds: int, clock: Callable[[], float]
+) -> dict[str, list[float]]:
+    """Milliseconds of every alternative in every round, the first of which does not count."""
     times: dict[str, list[float]] = {name: [] for name in table}
+    gradients = random_gradients(layout, device)
     for turn in range(rounds + 1):
         for name, function in table.items():
-            gradients = random_gradients(layout, device)
+            given = copy(gradients)
             synchronize(device)
-            start = time.perf_counter()
-            function(gradients)
+            start = clock()
+            function(given)
             synchronize(device)
             if turn > 0:
-                times[name].append(1e3 * (time.perf_counter() - start))
+                times[name].append(1e3 * (clock() - start))
     return times
 
 
@@ -208,33 +220,37 @@ def main() -> None:
     parser.add_argument('--rounds', type=int, default=9)
     parser.add_argument('--widths', type=float, nargs='+', default=WIDTHS)
     parser.add_argument('--chunks', action='store_true', help='also compare ways to compute the Gramian')
+    parser.add_argument('--processor-time', action='store_true', help='for a busy machine; give it one thread')
+    parser.add_argument('--output', help='where to save the table as JSON')
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     widths = tuple(args.widths)
     layout = slice_layout(widths)
     table = alternatives(layout, args.chunks)
-    first, last = next(iter(table)), 'four dense models, forward + backward'
-    steps: dict[str, Callable[[Gradients], object]] = {**table, last: dense_step(widths, args.device)}
-    times = measure_times(steps, layout, args.device, args.rounds)
-    full = sum(parameter.boxes[-1] and _numel(parameter.boxes[-1]) for parameter in layout.parameters)
-    print(f'{len(layout.parameters)} shared parameters, {full / 1e6:.1f} M elements, slices {layout.numel() / full:.3f} x')
-    print(f'widths {widths}, {args.device}, {args.threads} threads, {args.rounds} rounds, torch {torch.__version__}\n')
-    print(f'| | ms | x {first} | % of dense step | extra peak memory, MB (x parameters) |')
-    print('|-|-|-|-|-|')
-    context = multiprocessing.get_context('spawn')
+    first, last = next(iter(table)), 'dense models, forward + backward'
+    # Every block of memory goes back to the system when it is freed, so that it is seen when it is taken again.
+    os.environ['MALLOC_MMAP_THRESHOLD_'] = '65536'
+    clock = time.process_time if args.processor_time else time.perf_counter
+    times = measure_times({**table, last: dense_step(widths, args.device)}, layout, args.device, args.rounds, clock)
+    full = sum(math.prod(parameter.shape(-1)) for parameter in layout.parameters)
+    print(f'{len(layout.parameters)} shared parameters, {full / 1e6:.1f} M; slices {layout.numel() / full:.3f} x')
+    print(f'widths {widths}, {args.device}, {args.rounds} rounds, {describe_machine()}\n')
+    print(f'| | ms | x {first} | % of {last} | extra memory, x parameters |\n|-|-|-|-|-|')
+    rows = {}
     for name, values in times.items():
-        ratio = statistics.median(a / b for a, b in zip(values, times[first], strict=True))
-        share = statistics.median(100 * a / b for a, b in zip(values, times[last], strict=True))
-        memory = ''
+        row = {
+            'ms': statistics.median(values),
+            'ratio': statistics.median(a / b for a, b in zip(values, times[first], strict=True)),
+            'percent': statistics.median(100 * a / b for a, b in zip(values, times[last], strict=True)),
+        }
         if name != last:
-            with context.Pool(1) as pool:
+            with multiprocessing.get_context('spawn').Pool(1) as pool:
                 growth = pool.apply(measure_memory, (name, widths, args.device, args.chunks))
-            memory = f'{growth:.0f} ({growth * 2**20 / 4 / full:.2f})'
-        print(f'| {name} | {statistics.median(values):.1f} | {ratio:.2f} | {share:.1f} | {memory} |', flush=True)
-
-
-def _numel(shape: tuple[int, ...]) -> int:
-    return torch.Size(shape).numel()
+            row['memory'] = growth / (4 * full)
+        rows[name] = row
+        print(f'| {name} | ' + ' | '.join(f'{value:.2f}' for value in row.values()) + ' |', flush=True)
+    if args.output:
+        save_json(args.output, {'clock': clock.__name__, 'rounds': args.rounds, 'widths': widths, 'rows': rows})
 
 
 if __name__ == '__main__':

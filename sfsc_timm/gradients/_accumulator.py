@@ -11,14 +11,15 @@ from ._layout import SliceLayout
 class GradientAccumulator:
     """Sums every width's gradients over micro-batches.
 
-    The first gradients of a width are kept as they come wherever they have their memory to themselves, so that
-    together with nothing but this class's sums the memory is that of the slices: 1.875 times the shared parameters for
-    four evenly spaced widths, not 4 times.
+    The first gradients of a width are kept as they come, where they have their memory to themselves, and the later
+    ones are added to them. So the memory is that of the slices: 1.875 times the shared parameters for four evenly
+    spaced widths, not 4 times. Give views of one flat buffer per width if that is to be all-reduced.
 
     Args:
         layout: The nested slices.
 
     Examples:
+        >>> from sfsc_timm.gradients import GradientProjection, SharedSlices, SliceLayout
         >>> layout = SliceLayout([SharedSlices(((1, 2), (2, 4)))])
         >>> accumulator = GradientAccumulator(layout)
         >>> accumulator.add(0, [torch.ones(1, 2)])

@@ -12,7 +12,7 @@ Gradients = Sequence[Sequence[Tensor | None]]
 
 # Elements gathered at a time. On the CPU a chunk of each width should stay in the cache between its copy and the
 # products (benchmarks/projection.py); on an accelerator fewer and larger kernels win.
-_CHUNK = {'cpu': 1 << 18}
+_CHUNK = {'cpu': 1 << 17}
 _ACCELERATOR_CHUNK = 1 << 22
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ._gramian import Gradients, GramianPlan
 from ._layout import Rectangle, SharedSlices, SliceLayout
-from ._weighting import Weighting, create_weighting
+from ._weighting import Weighting, resolve_weighting
 
 SCOPES = ('global', 'shell', 'layer')
 
@@ -56,7 +56,7 @@ class Projection:
         present = self.gramians.diagonal(dim1=1, dim2=2) != 0.0
         pairs = (present[:, :, None] & present[:, None, :]).tril(-1)
         conflicts = (self.gramians < 0.0) & pairs
-        return float(conflicts.sum() / pairs.sum().clamp(min=1))
+        return int(conflicts.sum()) / max(1, int(pairs.sum()))
 
 
 class GradientProjection:
@@ -75,16 +75,17 @@ class GradientProjection:
     Private segments (per-width normalisation) take part in no Gramian and pass unchanged.
 
     Memory: `project_` needs none beside the given gradients, `project` that of its result. Both hold a chunk of
-    2 MB per width (32 MB on an accelerator) while they compute the Gramians.
+    1 MB per width (32 MB on an accelerator) while they compute the Gramians.
 
     A gradient that is not finite leaves its mark: its Gramian is not finite, the weights become 1, and the sum keeps
     the inf or NaN, by which a GradScaler knows to skip the step.
 
     Args:
         layout: The nested slices.
-        weighting: 'pcgrad', 'sum' (no projection), the name of a TorchJD aggregator, or any function from the Gramian
-            `(m, m)` to weights `(m,)` (every TorchJD `Weighting` is one). For 'shell' it sees only the widths that
-            share the shell.
+        weighting: 'pcgrad', 'sum' (no projection), the name of a TorchJD weighting, or any function from the Gramian
+            `(m, m)` to weights `(m,)`, such as a TorchJD `Weighting`. With 'shell' it sees only the widths that share
+            the shell; so choose another scope for one that keeps a memory or a preference of m entries. Many of
+            TorchJD's return an average, 1 / m of the size of PCGrad's sum.
         scope: 'global', 'shell' or 'layer'.
         generator: CPU generator of PCGrad's random orders. Same seed on all processes of a distributed run. By
             default a new one with seed 0.
@@ -107,7 +108,7 @@ class GradientProjection:
         self.layout = layout
         self.scope = scope
         self.generator = torch.Generator().manual_seed(0) if generator is None else generator
-        self.weighting = create_weighting(weighting, self.generator) if isinstance(weighting, str) else weighting
+        self.weighting = resolve_weighting(weighting, self.generator)
         self._shapes = [layout.shapes(width) for width in range(layout.num_widths)]
         self._cells, self._decisions = _cells(layout, scope)
         self._gramian_plan = GramianPlan(self._cells, layout.num_widths)
@@ -117,7 +118,8 @@ class GradientProjection:
 
         Args:
             gradients: One gradient per width (ascending) and parameter, at slice size. None is a missing gradient.
-                Those of the largest width must not share memory with any other.
+                Those of the largest width must not share memory with any other, as those of a `GradientAccumulator`
+                do not; clear it afterwards.
 
         Returns:
             The result. Its gradients are the tensors given for the largest width, where there was one.
@@ -232,13 +234,18 @@ def _combine(gradients: Gradients, out: list[Tensor | None], cell: list[Rectangl
     targets = [
         (rectangle, whole[rectangle.index]) for rectangle in cell if (whole := out[rectangle.parameter]) is not None
     ]
+    if not targets:
+        return
+    # Beside a gradient of almost nothing, a weight can exceed what the type holds, which torch refuses.
+    limit = torch.finfo(targets[0][1].dtype).max
+    weights = [max(-limit, min(limit, weight)) for weight in weights]
     for rectangle, target in targets:
         own = gradients[-1][rectangle.parameter]
         if own is None:
             target.zero_()
         elif own is not out[rectangle.parameter]:
             target.copy_(own[rectangle.index])
-    if targets and weights[-1] != 1.0:
+    if weights[-1] != 1.0:
         torch._foreach_mul_([target for _, target in targets], weights[-1])
     for width in range(cell[0].shell, len(weights) - 1):
         terms = [

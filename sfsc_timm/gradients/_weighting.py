@@ -46,3 +46,28 @@ def create_weighting(name: str, generator: torch.Generator, **options: Any) -> W
     except (ImportError, TypeError) as error:
         raise ValueError(f"TorchJD's weighting {name!r} cannot be made with the options {options}: {error}") from error
     return weighting
+
+
+def resolve_weighting(weighting: str | Weighting, generator: torch.Generator) -> Weighting:
+    """Accepts a weighting by name, as a function, or wrapped in one of TorchJD's aggregators.
+
+    Args:
+        weighting: Name for `create_weighting`, function of the Gramian, or TorchJD aggregator that works on Gramians.
+        generator: CPU generator of PCGrad's random orders.
+
+    Returns:
+        The function of the Gramian.
+
+    Raises:
+        ValueError: If the name is unknown, or the object takes no Gramian.
+    """
+    if isinstance(weighting, str):
+        return create_weighting(weighting, generator)
+    inner: Weighting = getattr(weighting, 'gramian_weighting', weighting)
+    # Any other aggregator takes the matrix of the gradients. Given a Gramian it would answer, and nobody would notice.
+    if not callable(inner) or any(base.__name__ == 'Aggregator' for base in type(inner).__mro__):
+        raise ValueError(
+            'Parameter `weighting` must be a name, a function from a Gramian to weights, or a TorchJD aggregator that '
+            f'works on Gramians. Found {weighting!r}.'
+        )
+    return inner

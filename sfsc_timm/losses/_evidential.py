@@ -37,6 +37,7 @@ class EvidentialLoss(SubModelLoss):
         ValueError: If an option is outside its range.
 
     Examples:
+        >>> from sfsc_timm.losses import EvidentialLoss
         >>> criterion = EvidentialLoss()
         >>> loss, uncertainty = criterion.with_uncertainty(torch.zeros(2, 3), torch.tensor([0, 2]))
     """

@@ -1,4 +1,5 @@
 import math
+import types
 
 import pytest
 import torch
@@ -162,8 +163,12 @@ def test_weightings_with_options_plug_in_as_they_are():
     aggregation = pytest.importorskip('torchjd.aggregation')
     gradients = random_gradients()
     weighting = aggregation.MGDAWeighting(max_iters=3)
-    result = GradientProjection(LAYOUT, weighting=weighting, scope='global').project(gradients)
-    torch.testing.assert_close(result.weights[0], weighting(result.gramians[0]))
+    for given in (weighting, aggregation.MGDA(max_iters=3)):
+        result = GradientProjection(LAYOUT, weighting=given, scope='global').project(gradients)
+        torch.testing.assert_close(result.weights[0], weighting(result.gramians[0]))
+    # Given a Gramian, this one would take it for the gradients and return something of the right shape.
+    with pytest.raises(ValueError, match=r'works on Gramians\. Found TrimmedMean'):
+        GradientProjection(LAYOUT, weighting=aggregation.TrimmedMean(1))
 
 
 @pytest.mark.parametrize('scope', SCOPES)
@@ -366,6 +371,24 @@ def test_state_resumes_the_random_orders():
     assert all(torch.equal(resumed.project(gradients).weights, weights) for weights in expected)
 
 
+@pytest.mark.parametrize('dtype', [torch.float16, torch.float32])
+def test_a_weight_that_the_type_cannot_hold_does_no_harm(dtype):
+    layout = SliceLayout([SharedSlices(((2,), (2,)))])
+    dust, big = (1e-6, 1e4) if dtype == torch.float16 else (1e-35, 1e35)
+    gradients = [[torch.tensor([-dust, dust], dtype=dtype)], [torch.tensor([big, big / 2], dtype=dtype)]]
+    result = GradientProjection(layout).project(gradients)
+    assert result.weights[0, 0] > torch.finfo(dtype).max
+    assert result.gradients[0].isfinite().all()
+
+
+def test_where_gradients_lie_in_memory_changes_no_bit():
+    gradients = random_gradients(dtype=torch.float32)
+    moved = [[torch.empty(g.numel() + 3)[3:].view(g.shape).copy_(g) for g in width] for width in gradients]
+    first, second = (GradientProjection(LAYOUT).project(g) for g in (gradients, moved))
+    assert torch.equal(first.gramians, second.gramians)
+    assert all(torch.equal(a, b) for a, b in zip(first.gradients, second.gradients, strict=True))
+
+
 def test_gradients_in_any_memory_format():
     gradients = random_gradients()
     strided = clone(gradients)
@@ -379,8 +402,12 @@ def test_gradients_in_any_memory_format():
 def test_wrong_input_is_refused():
     with pytest.raises(ValueError, match='scope'):
         GradientProjection(LAYOUT, scope='block')
-    with pytest.raises(ValueError, match='weighting'):
-        GradientProjection(LAYOUT, weighting='nonsense')
+    for weighting in ('nonsense', None):
+        with pytest.raises(ValueError, match='weighting'):
+            GradientProjection(LAYOUT, weighting=weighting)
+    generator = types.SimpleNamespace(device=torch.device('cuda'))
+    with pytest.raises(ValueError, match=r'`generator` must be on the CPU\. Found cuda'):
+        GradientProjection(LAYOUT, generator=generator)
     gradients = random_gradients()
     with pytest.raises(ValueError, match='for each of 4 widths'):
         GradientProjection(LAYOUT).project(gradients[:3])
