@@ -3,7 +3,7 @@
 from ._cuts import Cut, PrivateCut, SharedCut
 from ._heads import CosineLinear, create_neck, fold_neck
 from ._leaves import sliced_leaves
-from ._slimmed import SlimState, densify, slim_state, slim_states
+from ._slimmed import SlimState, densify, prepared, slim_state, slim_states
 from ._slimming import NORMS, slim
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     'create_neck',
     'densify',
     'fold_neck',
+    'prepared',
     'sliced_leaves',
     'slim',
     'slim_state',

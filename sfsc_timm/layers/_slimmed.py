@@ -2,12 +2,12 @@
 
 A slimmed module keeps its class, its forward code and its state_dict keys. Only what it *reads* changes:
 
-* every tensor that depends on the width (`weight`, `running_mean`, `gamma`, ...) becomes a property of a subclass made
-  on the fly (as `torch.nn.utils.parametrize` does) that returns the tensor *at the active width*, while `_parameters`
-  and `_buffers` go on holding the stored one, so optimizers, EMA, DDP and checkpoints see each weight once;
+* every tensor that depends on the width (`weight`, `running_mean`, `gamma`, ...) becomes an attribute of a subclass
+  made on the fly (as `torch.nn.utils.parametrize` does) that gives the tensor *at the active width*, while
+  `_parameters` and `_buffers` go on holding the stored one: optimizers, EMA, DDP and checkpoints see each weight once;
 * every plain attribute that depends on the width (`groups`, `normalized_shape`, `num_heads`, ...) is set on a switch.
 
-The property returns a view. In evaluation the module's own forward gets a contiguous copy instead, made on first use,
+That tensor is a view. In evaluation the module's own forward gets a contiguous copy instead, made on first use,
 because convolutions copy a strided weight in every forward: a narrow width then costs what a dense model of its shapes
 costs. Each forward checks the copy against its source's version counters (`_watched.py`); it is dropped by a switch,
 by `train()`/`eval()`, by whatever replaces tensors (`.to()`, deep copies, `load_state_dict`), and when somebody else
@@ -17,6 +17,7 @@ reads the tensor, who may write to the view.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from copy import deepcopy
 from functools import cache, wraps
 from typing import Any, NamedTuple
@@ -26,19 +27,43 @@ from timm.layers import register_notrace_module
 from torch import Tensor, nn
 
 from ._cuts import Cut, PrivateCut
-from ._watched import stamp, watch
+from ._watched import CLOCK, counted, watch
 
-__all__ = ['SlimState', 'attach', 'densify', 'slim_state', 'slim_states']
+__all__ = ['SlimState', 'attach', 'densify', 'prepared', 'slim_state', 'slim_states']
 
 # Plain attributes that differ between widths, e.g. {'in_channels': 16, 'out_channels': 16, 'groups': 16}.
 Attributes = dict[str, Any]
 
 
 class _Kept(NamedTuple):
-    """Tensors that a module's forward uses in evaluation, and how to tell that they still hold."""
+    """Tensors that a module's forward uses in evaluation, and how to tell that they still hold.
+
+    Attributes:
+        tensors: Copy, view or whole tensor by name.
+        clock: The ticks seen.
+        sources: Where a stored tensor is to be found: dict of the module, name, the tensor. One of a norm's several
+            is enough: who replaces them otherwise than by assignment (torch.func) replaces them all.
+        versions: Tensors with the count of writes to them.
+        watched: Parameters whose `.data` is watched.
+    """
 
     tensors: dict[str, Tensor | None]
-    checks: list[tuple[dict[str, Any], str, Any, Callable[[Any], Any], Any]]  # holder, name, source, stamp, value
+    clock: int
+    sources: list[tuple[dict[str, Any], str, Any]]
+    versions: list[tuple[Tensor, int]]
+    watched: list[Any]
+
+    def holds(self) -> bool:
+        """Whether nothing happened to the sources. In the path of every forward: plain loops, no calls."""
+        if self.clock != CLOCK[0]:
+            return False
+        for holder, name, source in self.sources:
+            if holder.get(name) is not source:
+                return False
+        for tensor, version in self.versions:  # noqa: SIM110
+            if tensor._version != version:
+                return False
+        return True
 
 
 class SlimState:
@@ -50,7 +75,7 @@ class SlimState:
         attributes: Plain attributes to set on the module at each width.
         index: Number of the active width.
         leaves: Tensors that stand in for slices, see `sfsc_timm.layers.sliced_leaves`.
-        running: What the module's forward reads while it is at work, else None.
+        ready: Tensors for the module's forward that `prepared` has checked, for the length of a forward of the model.
     """
 
     def __init__(self, widths: tuple[float, ...], cuts: dict[str, Cut], attributes: tuple[Attributes, ...]) -> None:
@@ -59,8 +84,9 @@ class SlimState:
         self.attributes = attributes
         self.index = len(widths) - 1
         self.leaves: dict[str, Tensor] = {}
-        self.running: dict[str, Tensor | None] | None = None
+        self.ready: dict[str, Tensor | None] | None = None
         self._kept: _Kept | None = None
+        self._members: list[tuple[nn.Module, SlimState]] | None = None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> SlimState:
         """Same geometry and width; copies and leaves stay behind, they belong to the original's tensors."""
@@ -69,7 +95,7 @@ class SlimState:
         return new
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, 'leaves': {}, 'running': None, '_kept': None}
+        return {**self.__dict__, 'leaves': {}, 'ready': None, '_kept': None, '_members': None}
 
     def switch(self, module: nn.Module, index: int) -> None:
         """Makes width number `index` the active one of `module`, the owner of this state."""
@@ -81,7 +107,7 @@ class SlimState:
     def forget(self) -> None:
         """Drops the evaluation copies; the next forward makes them afresh."""
         if self._kept is not None:
-            for _, _, source, _, _ in self._kept.checks:
+            for source in self._kept.watched:
                 watch(source, False)
             self._kept = None
 
@@ -97,10 +123,19 @@ class SlimState:
         """Tensors of `module` at the active width for one forward of it."""
         if self.leaves or module.training or torch.is_grad_enabled() or _in_transform():
             return {name: self.leaves[name] if name in self.leaves else self.cut(module, name) for name in self.cuts}
-        if self._kept is None or not _holds(self._kept):
-            self.forget()
+        return self.checked(module)
+
+    def checked(self, module: nn.Module) -> dict[str, Tensor | None]:
+        """Tensors for a forward in evaluation: those kept, or new ones if something happened to their sources."""
+        kept = self._kept
+        if kept is None or not kept.holds():
+            # Not forgotten first: a parameter that stays keeps the alias by which someone may still write to it.
             self._kept = self._keep(module)
-        return self._kept.tensors
+            for source in kept.watched if kept is not None else ():
+                if not any(source is new for new in self._kept.watched):
+                    watch(source, False)
+            kept = self._kept
+        return kept.tensors
 
     def cut(self, module: nn.Module, name: str) -> Tensor | None:
         """Tensor `name` of `module` at the active width as a view of the stored one, whatever the mode."""
@@ -110,7 +145,7 @@ class SlimState:
         return self.cuts[name].view(source, self.index)
 
     def _keep(self, module: nn.Module) -> _Kept:
-        kept = _Kept({}, [])
+        kept = _Kept({}, CLOCK[0], [], [], [])
         for name, cut in self.cuts.items():
             source = _stored(module, name)
             # A copy made under inference_mode could not be used later where autograd records.
@@ -119,17 +154,16 @@ class SlimState:
                 if _is_copied(source, cut, self.index):
                     tensor = tensor.clone(memory_format=torch.preserve_format)
                     watch(source, True)
-                    how: Callable[[Any], Any] = stamp
-                else:  # the tensor itself or a segment of it, never stale while the storage is the same
-                    how = _place
+                    kept.versions.extend(counted(source))
+                elif isinstance(cut, PrivateCut):  # a segment: writes show, another storage (`.data = `) would not
+                    watch(source, True)
             kept.tensors[name] = tensor
-            holder = module._parameters if name in module._parameters else module._buffers
-            kept.checks.append((holder, name, source, how, how(source)))
+            if name in module._parameters:
+                kept.watched.append(source)
+            if not (isinstance(cut, PrivateCut) and kept.sources):
+                holder = module._parameters if name in module._parameters else module._buffers
+                kept.sources.append((holder, name, source))
         return kept
-
-
-def _holds(kept: _Kept) -> bool:
-    return all(holder.get(name) is source and how(source) == value for holder, name, source, how, value in kept.checks)
 
 
 def _is_copied(source: Any, cut: Cut, index: int) -> bool:
@@ -142,11 +176,6 @@ def _in_transform() -> bool:
     """Whether tensors are stand-ins, of no use afterwards: those of torch.func, of FakeTensorMode, of jit.trace."""
     functorch = torch._C._functorch.peek_interpreter_stack() is not None
     return functorch or torch._C._len_torch_dispatch_stack() > 0 or torch._C._get_tracing_state() is not None
-
-
-def _place(source: Any) -> Any:
-    """What a view depends on: the storage."""
-    return source.data_ptr() if isinstance(source, Tensor) and not source.is_meta else None
 
 
 def _stored(module: nn.Module, name: str) -> Any:
@@ -169,6 +198,12 @@ class Slimmed:
         self._slim.forget()
         return super()._apply(fn, recurse)  # type: ignore[misc]
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        slim: SlimState | None = self.__dict__.get('_slim')
+        if slim is not None and name in slim.cuts:
+            slim.forget()
+        super().__setattr__(name, value)
+
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         self._slim.forget()
         super()._load_from_state_dict(*args, **kwargs)  # type: ignore[misc]
@@ -182,29 +217,41 @@ class Slimmed:
         return _new_slimmed, (self._dense_class, tuple(self._slim.cuts)), super().__reduce_ex__(protocol)[2]
 
 
+class _Reader:
+    """Attribute of a slimmed class that reads a tensor at the active width.
+
+    Not a property, because an attribute that cannot be set gives way to an instance's own: a forward puts its tensors
+    there for its length.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __get__(self, module: Any, owner: Any = None) -> Any:
+        return self if module is None else module._slim.read(module, self.name)
+
+
 @cache
 def _slimmed_class(base: Any, names: tuple[str, ...]) -> Any:
     """Subclass of `base` whose tensors `names` are read at the active width."""
 
-    def reader(name: str) -> property:
-        def read(module: Any) -> Tensor | None:
-            running = module._slim.running
-            return module._slim.read(module, name) if running is None else running[name]
-
-        return property(read, doc=f'`{name}` at the active width.')
-
     @wraps(base.forward)
     def forward(module: Any, *args: Any, **kwargs: Any) -> Any:
-        if torch.compiler.is_compiling():  # the slices are part of the graph: nothing to keep, nothing to go stale
-            return base.forward(module, *args, **kwargs)
-        module._slim.running = module._slim.gather(module)
+        tensors = module._slim.ready
+        if tensors is None:
+            if torch.compiler.is_compiling():  # the slices are part of the graph: nothing to keep, nothing to go stale
+                return base.forward(module, *args, **kwargs)
+            tensors = module._slim.gather(module)
+        own = module.__dict__
+        own.update(tensors)  # found before the reader, at the speed of any attribute
         try:
             return base.forward(module, *args, **kwargs)
         finally:
-            module._slim.running = None
+            for name in tensors:
+                own.pop(name, None)
 
     # __module__ stays the base's: FX decides by it what is a leaf.
-    namespace: dict[str, Any] = {name: reader(name) for name in names}
+    namespace: dict[str, Any] = {name: _Reader(name) for name in names}
     namespace.update(__module__=base.__module__, __doc__=base.__doc__, _dense_class=base, forward=forward)
     return type(base.__name__, (Slimmed, base), namespace)
 
@@ -235,6 +282,32 @@ def attach(module: Any, state: SlimState, *, traced: bool = True) -> None:
         if not traced:
             register_notrace_module(cls)
         module.__class__ = cls
+
+
+@contextmanager
+def prepared(model: nn.Module) -> Iterator[None]:
+    """Checks all evaluation copies of a model at once, for one forward of it.
+
+    Each module can do it alone, but between two convolutions nothing of it is in the processor's cache any more, and
+    at batch 1 that would cost several percent.
+    """
+    root: SlimState = model.__dict__['_slim']
+    if torch.is_grad_enabled() or root.ready is not None or torch.compiler.is_compiling() or _in_transform():
+        yield
+        return
+    if root._members is None:
+        root._members = [(child, state) for child, state in slim_states(model) if state.cuts]
+    members = root._members
+    root.ready = {}
+    try:
+        for child, state in members:
+            if not (state.leaves or child.training):
+                state.ready = state.checked(child)
+        yield
+    finally:
+        root.ready = None
+        for _, state in members:
+            state.ready = None
 
 
 def slim_state(module: nn.Module) -> SlimState | None:

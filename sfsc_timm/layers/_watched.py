@@ -1,4 +1,4 @@
-"""A parameter that tells on writes which leave its version counter alone."""
+"""Parameters that tell on writes which leave their version counter alone."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-__all__ = ['WatchedParameter', 'stamp', 'watch']
+__all__ = ['CLOCK', 'WatchedParameter', 'counted', 'watch']
 
 _DATA: Any = torch._C.TensorBase.data  # the C descriptor that `data` overrides
+
+CLOCK = [0]
+"""Ticks whenever a watched parameter may have been written to, or may be from now on, without being counted."""
 
 
 class WatchedParameter(nn.Parameter):
@@ -36,42 +39,33 @@ class WatchedParameter(nn.Parameter):
         alias: Tensor | None = self.__dict__.get('_alias')
         if alias is None:
             alias = self.__dict__['_alias'] = _DATA.__get__(self)
+        CLOCK[0] += 1  # whoever looks at the counters has one more to look at
         return alias.detach()  # shares the alias' version counter
 
     @data.setter
     def data(self, value: Tensor) -> None:
         self.__dict__.pop('_alias', None)
-        self.__dict__['_replaced'] = self.__dict__.get('_replaced', 0) + 1
+        CLOCK[0] += 1
         _DATA.__set__(self, value)
 
 
-def watch(parameter: Tensor, on: bool) -> None:
-    """Starts or stops counting the writes through `parameter.data`."""
+def watch(parameter: Any, on: bool) -> None:
+    """Starts or stops watching `parameter.data`; does nothing for tensors that are not parameters."""
     if type(parameter) is (nn.Parameter if on else WatchedParameter):
         parameter.__class__ = WatchedParameter if on else nn.Parameter
-        for name in ('_alias', '_replaced'):  # the alias would keep the storage alive that `.to()` replaces
-            parameter.__dict__.pop(name, None)
+        parameter.__dict__.pop('_alias', None)  # it would keep the storage alive that `.to()` replaces
 
 
-_steps = 0  # of all optimizers: the fused ones write without counting
+def counted(parameter: Tensor) -> list[tuple[Tensor, int]]:
+    """Tensors whose counters count the writes to a watched `parameter`, with what they say now."""
+    alias = parameter.__dict__.get('_alias')
+    return [(tensor, tensor._version) for tensor in (parameter, alias) if tensor is not None]
 
 
-def _count_step(*_: Any) -> None:
-    global _steps  # noqa: PLW0603
+def _tick(*_: Any) -> None:
+    """The fused optimizers write without counting."""
     if not torch.compiler.is_compiling():  # a compiled step counts its writes, and must not be guarded on this number
-        _steps += 1
+        CLOCK[0] += 1
 
 
-register_optimizer_step_post_hook(_count_step)
-
-
-def stamp(tensor: Tensor) -> tuple[int, ...]:
-    """Numbers of which at least one changes whenever the values of a watched `tensor` may have changed."""
-    alias = tensor.__dict__.get('_alias')
-    return (
-        tensor._version,
-        tensor.data_ptr(),
-        0 if alias is None else alias._version,
-        tensor.__dict__.get('_replaced', 0),
-        _steps,
-    )
+register_optimizer_step_post_hook(_tick)

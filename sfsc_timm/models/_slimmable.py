@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from timm.layers import get_device_dtype
 from torch import Tensor, nn
 
-from ..layers import CosineLinear, SlimState, create_neck, slim, slim_state
+from ..layers import CosineLinear, SlimState, create_neck, prepared, slim, slim_state
 from ._checkpointing import checkpointed
 from ._widths import DEFAULT_WIDTHS, _index, at_width, check_widths, set_width
 
@@ -165,11 +165,15 @@ class Slimmable(nn.Module):
             if (state := slim_state(module)) is not None:
                 state.forget()
 
-    if TYPE_CHECKING:  # timm's class has it
+    def forward(self, x: Tensor) -> Tensor:
+        """Images (B, C, H, W) to logits (B, num_classes), or the embedding (B, embed_dim) with num_classes=0."""
+        with prepared(self):
+            return super().forward(x)
 
-        def forward_features(self, x: Tensor) -> Tensor:
-            """Images (B, C, H, W) to the feature map (B, num_features, H', W')."""
-            ...
+    def forward_features(self, x: Tensor) -> Tensor:
+        """Images (B, C, H, W) to the feature map (B, num_features, H', W')."""
+        with prepared(self):
+            return super().forward_features(x)  # type: ignore[misc]
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """Feature map (B, num_features, H, W) to logits (B, num_classes), or the embedding (B, embed_dim).
@@ -178,10 +182,11 @@ class Slimmable(nn.Module):
             x: Output of `forward_features`.
             pre_logits: Return the embedding. It is not normalised.
         """
-        x = super().forward_head(x, pre_logits=True)  # type: ignore[misc]
-        if self._pooled:
-            x = self.neck(x)
-        return x if pre_logits else self.fc(x)
+        with prepared(self):
+            x = super().forward_head(x, pre_logits=True)  # type: ignore[misc]
+            if self._pooled:
+                x = self.neck(x)
+            return x if pre_logits else self.fc(x)
 
     def get_classifier(self, name_only: bool = False) -> nn.Module | str:
         """The shared classifier, or its name."""

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from timm.layers import make_divisible
 from timm.models._input import update_model_args
 from torch import nn
+from torch.fx import GraphModule
 
 from ..layers import slim_states
 
@@ -68,10 +69,16 @@ def set_width(module: nn.Module, width: float) -> None:
         width: One of the widths the model was created with.
 
     Raises:
-        ValueError: If the width is unknown (the message lists the known ones) or `module` holds no slimmable model.
+        ValueError: If the width is unknown (the message lists the known ones), `module` holds no slimmable model, or it
+            is an FX graph of another width.
     """
     widths = get_widths(module)
     index = _index(widths, width)
+    if any(isinstance(child, GraphModule) for child in module.modules()) and width != get_width(module):
+        raise ValueError(
+            f'an FX graph keeps the width of its tracing, {get_width(module)}, got {width}: '
+            'set the width of the model and trace it again'
+        )
     for child, state in slim_states(module):
         state.switch(child, index)
         if '_model_args' in child.__dict__:  # timm's save functions record how to rebuild the model
