@@ -15,7 +15,12 @@ __all__ = ['main']
 # Sub-command and what it does; its module has `add_arguments(parser)` and `run(args)`.
 COMMANDS = {
     'quickstart': 'train compatible widths in minutes, see the matrix, search with a small model',
+    'eval': 'every query width against every gallery width of a checkpoint, on any data set',
+    'index': 'embed a folder of images into a gallery',
+    'search': 'search a gallery, at another width if you like',
+    'data': 'list and summarise data sets, build the emoji benchmark',
 }
+_MODULES = {'eval': 'evaluate'}  # where it is not called as the command
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -34,22 +39,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument('--version', action='version', version=f'sfsc-timm {__version__}')
     commands = parser.add_subparsers(dest='command', required=True, metavar='COMMAND')
+    argv = sys.argv[1:] if argv is None else argv
+    # Only the module of the command asked for is imported, which keeps the others out of its way.
+    chosen = next((argument for argument in argv if not argument.startswith('-')), None)
     for name, text in COMMANDS.items():
-        module = importlib.import_module(f'.{name}', __package__)
-        sub = commands.add_parser(
-            name,
-            help=text,
-            description=module.__doc__,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
-        module.add_arguments(sub)
-        sub.set_defaults(run=module.run)
+        sub = commands.add_parser(name, help=text, formatter_class=argparse.RawDescriptionHelpFormatter)
+        if name == chosen:
+            module = importlib.import_module(f'.{_MODULES.get(name, name)}', __package__)
+            sub.description = module.__doc__
+            module.add_arguments(sub)
+            sub.set_defaults(run=module.run)
     args = parser.parse_args(argv)
     try:
         args.run(args)
     except KeyboardInterrupt:
         return fail('stopped', status=130)
-    except (ValueError, FileNotFoundError, FloatingPointError, ImportError) as error:
+    except (ValueError, OSError, FloatingPointError, ImportError) as error:
         return fail(str(error))
     return 0
 

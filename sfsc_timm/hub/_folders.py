@@ -12,6 +12,7 @@ from typing import Any
 from timm.models import save_for_hf
 
 from ..models import Slimmable
+from ._identity import compatibility_id
 
 __all__ = ['SECTION', 'save_width', 'save_widths']
 
@@ -37,6 +38,7 @@ def save_width(
     width: float,
     directory: str | Path,
     data_config: Mapping[str, Any] | None = None,
+    compatibility: str | None = None,
 ) -> Path:
     """Saves one width as a dense model of plain timm: config.json and model.safetensors.
 
@@ -48,6 +50,7 @@ def save_width(
         width: Which width.
         directory: The folder.
         data_config: Preprocessing to record (input_size, mean, std, interpolation, crop_pct, ...).
+        compatibility: Identifies the metric space, the same for all widths; None takes `compatibility_id(model)`.
 
     Returns:
         The folder.
@@ -58,7 +61,13 @@ def save_width(
     directory = Path(directory)
     plain: Any = model.extract(width, plain=True)
     # The output is the embedding, made by the layer that timm takes for the classifier: num_classes=0 would lose it.
-    section = {'width': width, 'widths': list(model.widths), 'embed_dim': model.embed_dim, 'embedding': 'classifier'}
+    section = {
+        'width': width,
+        'widths': list(model.widths),
+        'embed_dim': model.embed_dim,
+        'embedding': 'classifier',
+        'compatibility': compatibility or compatibility_id(model),
+    }
     config = {SECTION: section, 'pretrained_cfg': {'tag': f'w{width:g}'}}
     directory.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f'.{directory.name}-', dir=directory.parent))

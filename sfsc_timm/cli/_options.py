@@ -1,0 +1,219 @@
+"""Arguments and steps that several commands share; flags mean what they mean in timm's scripts."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ._terminal import progress_bar
+
+if TYPE_CHECKING:
+    import torch
+
+    from ..data import Batches, RetrievalData, Sample
+    from ..hub import Checkpoint
+
+CHECKPOINT = """\
+A CHECKPOINT is a folder (a whole slimmable model, a folder w0.25 of one width, or a folder of such folders), a file
+(.safetensors with config.json beside it, .pth.tar of timm's train.py), hf-hub:user/name[@revision], or a timm model.
+"""
+
+
+class KeyValues(argparse.Action):
+    """Reads `--flag a=1 b=text` into a dictionary, values being Python literals where they can be, as timm does."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        """Stores the pairs."""
+        pairs = {}
+        for value in values:
+            key, sign, text = value.partition('=')
+            if not sign:
+                parser.error(f'{option_string} needs NAME=VALUE, got {value!r}')
+            try:
+                pairs[key] = ast.literal_eval(text)
+            except (ValueError, SyntaxError):
+                pairs[key] = text
+        setattr(namespace, self.dest, pairs)
+
+
+def add_checkpoint_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds what says which model embeds, and how images are prepared for it."""
+    group = parser.add_argument_group('model')
+    group.add_argument('--checkpoint', required=True, metavar='CHECKPOINT', help='the trained model, see above')
+    group.add_argument('--model', metavar='NAME', help="timm's name of the model, for files that do not say it")
+    group.add_argument(
+        '--model-kwargs', nargs='*', action=KeyValues, default={}, metavar='NAME=VALUE', help='for those'
+    )
+    group.add_argument('--use-ema', action='store_true', help='averaged weights of a training checkpoint')
+    group = parser.add_argument_group('images', "how they are prepared; what is left out is the checkpoint's")
+    group.add_argument('--img-size', type=int, metavar='N', help='side in pixels')
+    group.add_argument('--input-size', type=int, nargs=3, metavar=('C', 'H', 'W'), help='channels and sides')
+    group.add_argument('--mean', type=float, nargs='+', metavar='MEAN', help='of each channel, in [0, 1]')
+    group.add_argument('--std', type=float, nargs='+', metavar='STD', help='of each channel, in [0, 1]')
+    group.add_argument('--interpolation', metavar='NAME', help='bilinear, bicubic, ...')
+    group.add_argument('--crop-pct', type=float, metavar='SHARE', help='share of the resized image that is kept')
+    group.add_argument('--crop-mode', choices=('center', 'squash', 'border'), help='how it gets its shape')
+    group.add_argument('--flip', action='store_true', help='average with the embedding of the mirrored image')
+    group = parser.add_argument_group('running')
+    group.add_argument('-b', '--batch-size', type=int, default=128, metavar='N', help='images at a time (%(default)s)')
+    group.add_argument('-j', '--workers', type=int, default=0, metavar='N', help='processes that read (%(default)s)')
+    group.add_argument('--device', metavar='NAME', help='cpu, cuda, ... (cuda where there is one)')
+
+
+def add_data_arguments(parser: argparse.ArgumentParser, *, required: bool) -> None:
+    """Adds what says which data set to read."""
+    group = parser.add_argument_group('data')
+    group.add_argument('--data', required=required, metavar='NAME', help='data set; `sfsc-timm data` lists them')
+    group.add_argument('--data-dir', type=Path, metavar='DIR', help='where it lies')
+    group.add_argument(
+        '--data-kwargs', nargs='*', action=KeyValues, default={}, metavar='NAME=VALUE', help='options of its reader'
+    )
+    group.add_argument(
+        '--on-error', choices=('raise', 'skip'), default='raise', help='at an unreadable image (%(default)s)'
+    )
+
+
+def device_of(args: argparse.Namespace) -> torch.device:
+    """The device asked for.
+
+    Raises:
+        ValueError: It is not there.
+    """
+    import torch
+
+    name = args.device or ('cuda' if torch.cuda.is_available() else 'cpu')
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f'--device {name} cannot be used: {str(error).splitlines()[0]}') from error
+
+
+def load_model(args: argparse.Namespace, source: str, width: float | None = None) -> Checkpoint:
+    """Loads a checkpoint with the arguments of `add_checkpoint_arguments`, onto the device."""
+    from ..hub import load_checkpoint_model
+
+    names = ('img_size', 'input_size', 'mean', 'std', 'interpolation', 'crop_pct', 'crop_mode')
+    checkpoint = load_checkpoint_model(
+        source,
+        width,
+        model=args.model,
+        model_kwargs=args.model_kwargs,
+        use_ema=args.use_ema,
+        data_config={name: getattr(args, name) for name in names},
+    )
+    checkpoint.model.to(device_of(args))
+    return checkpoint
+
+
+def read_data(args: argparse.Namespace) -> RetrievalData:
+    """Reads the data set of `add_data_arguments`.
+
+    Raises:
+        ValueError: The name, the folder or an option is missing or wrong.
+    """
+    from .. import data
+
+    tree = getattr(getattr(data, args.data, None), 'TREE', None) if args.data in data.list_data() else None
+    if tree is not None and args.data_dir is None:
+        raise ValueError(f'{args.data} needs --data-dir. Expected tree:\n{tree}')
+    try:
+        return data.load_data(args.data, args.data_dir, **args.data_kwargs)
+    except TypeError as error:
+        raise ValueError(f'--data-kwargs: an option of {args.data} has the wrong type: {error}') from error
+
+
+def suited(checkpoint: Checkpoint, data: RetrievalData, args: argparse.Namespace) -> Checkpoint:
+    """The checkpoint with re-identification's preprocessing for data with cameras: the whole image, squashed."""
+    if not data.cameras or args.crop_mode is not None:
+        return checkpoint
+    return replace(checkpoint, crop_mode='squash', crop_pct=args.crop_pct or 1.0)
+
+
+def serve(
+    checkpoint: Checkpoint, samples: Sequence[Sample], args: argparse.Namespace, data: RetrievalData | None = None
+) -> Batches:
+    """Batches of samples as the checkpoint takes them, in order; small arrays of `data` come from memory."""
+    from ..data import TensorTransform, batches, eval_transform, make_transforms
+
+    size, mean, std, interpolation = checkpoint.input_size, checkpoint.mean, checkpoint.std, checkpoint.interpolation
+    transform: Any = None if data is None else make_transforms(data, size, mean, std, interpolation=interpolation)[1]
+    if not isinstance(transform, TensorTransform):
+        crop: Any = checkpoint.crop_mode
+        transform = eval_transform(
+            size, mean, std, crop_pct=checkpoint.crop_pct, crop_mode=crop, interpolation=interpolation
+        )
+    return batches(
+        samples,
+        transform,
+        batch_size=args.batch_size,
+        mode='L' if size[0] == 1 else 'RGB',
+        workers=args.workers,
+        on_error=getattr(args, 'on_error', 'raise'),
+        pin_memory=device_of(args).type == 'cuda',
+    )
+
+
+def embed_all(
+    checkpoint: Checkpoint, loader: Batches, widths: Sequence[float], args: argparse.Namespace, label: str
+) -> tuple[dict[float, torch.Tensor], list[int]]:
+    """Embeds everything under a progress bar.
+
+    Returns:
+        Embeddings (N, D) of each width, and the places of the N readable images in the list of samples.
+    """
+    from ..evaluation import embed
+
+    kept: list[int] = []
+
+    def images() -> Iterator[torch.Tensor]:
+        for batch in track(loader, len(loader), label):
+            kept.extend(batch.indices.tolist())
+            yield batch.images
+
+    return embed(checkpoint.model, images(), widths, device=device_of(args), flip=args.flip), kept
+
+
+def embed_dim(checkpoint: Checkpoint, width: float, args: argparse.Namespace) -> int:
+    """Numbers per embedding, which a blank image tells."""
+    import torch
+
+    from ..evaluation import embed
+
+    blank = torch.zeros(1, *checkpoint.input_size)
+    return embed(checkpoint.model, [blank], [width], device=device_of(args))[width].shape[1]
+
+
+def track(items: Any, total: int, label: str) -> Iterator[Any]:
+    """Passes items on, with a progress bar on standard error where that is a terminal."""
+    from rich.console import Console
+
+    terminal = Console(stderr=True)
+    bar = progress_bar(terminal)
+    bar.disable = not terminal.is_terminal
+    with bar:
+        yield from bar.track(items, total, description=label)
+
+
+def preprocessing(checkpoint: Checkpoint) -> dict[str, Any]:
+    """How images are prepared, as JSON values."""
+    names = ('input_size', 'mean', 'std', 'interpolation', 'crop_pct', 'crop_mode')
+    values = {name: getattr(checkpoint, name) for name in names}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
+
+def write_json(path: Path, values: Mapping[str, Any]) -> None:
+    """Writes a file that is there whole or not at all."""
+    temporary = path.with_name(f'.{path.name}.tmp')
+    temporary.write_text(json.dumps(values, indent=1) + '\n', encoding='utf-8')
+    temporary.replace(path)

@@ -1,0 +1,139 @@
+"""Embeds a folder of images into a gallery that `sfsc-timm search` searches.
+
+  sfsc-timm index photos --checkpoint quickstart --width 1 --output gallery
+  sfsc-timm index --data market1501 --data-dir Market-1501-v15.09.15 --checkpoint best --output market
+
+Run it again after an interruption, or when images were added, and only the missing ones are embedded. A gallery
+belongs to one metric space, one width and one way of preparing images; anything else is refused.
+
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator
+from itertools import chain, islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..data import Sample
+from ..evaluation import Gallery, GalleryInfo, IncompatibleGalleryError, embed
+from ._options import (
+    CHECKPOINT,
+    add_checkpoint_arguments,
+    add_data_arguments,
+    device_of,
+    embed_dim,
+    load_model,
+    preprocessing,
+    read_data,
+    serve,
+    suited,
+    track,
+    write_json,
+)
+from ._terminal import console
+
+if TYPE_CHECKING:
+    import torch
+
+    from ..data import Batches
+    from ..hub import Checkpoint
+
+__doc__ += CHECKPOINT
+
+PREPARATION = 'preprocessing.json'  # in the gallery's folder
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's arguments."""
+    parser.add_argument('folder', type=Path, nargs='?', metavar='FOLDER', help='images, in subfolders too')
+    add_checkpoint_arguments(parser)
+    add_data_arguments(parser, required=False)
+    group = parser.add_argument_group('gallery')
+    group.add_argument('--output', type=Path, default=Path('gallery'), help='folder of the gallery (%(default)s)')
+    group.add_argument('--width', type=float, metavar='W', help="width of the embeddings (the checkpoint's widest)")
+    group.add_argument('--dtype', choices=('float32', 'float16'), default='float32', help='as stored (%(default)s)')
+    group.add_argument(
+        '--shard-size', type=int, default=4096, metavar='N', help='images between saves, at least (%(default)s)'
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    """Runs the command."""
+    terminal = console()
+    checkpoint = load_model(args, args.checkpoint)
+    checkpoint, samples = _find(checkpoint, args)
+    width = checkpoint.widths[-1] if args.width is None else args.width
+    if width not in checkpoint.widths:
+        raise ValueError(f'--width must be one of {checkpoint.widths}, got {width:g}.')
+    size = embed_dim(checkpoint, width, args)
+    info = GalleryInfo(checkpoint.source, width, size, checkpoint.compatibility, args.dtype)
+    gallery = Gallery.create(args.output, info)
+    _claim(gallery, {**preprocessing(checkpoint), 'flip': args.flip})
+    left = gallery.missing(samples)
+    terminal.print(f'{len(samples)} images, {len(samples) - len(left)} of them in the gallery already', soft_wrap=True)
+    skipped = 0
+    if left:
+        loader = serve(checkpoint, [samples[path] for path in left], args)
+        for indices, embeddings in _shards(checkpoint, width, loader, args):
+            gallery.append([left[i] for i in indices], embeddings)
+        skipped = len(loader.skipped)
+    terminal.print(
+        f'{args.output}: {len(gallery)} items at width {width:g}, {size} numbers each'
+        + (f'; {skipped} unreadable images skipped' if skipped else ''),
+        soft_wrap=True,
+    )
+
+
+def _find(checkpoint: Checkpoint, args: argparse.Namespace) -> tuple[Checkpoint, dict[str, Sample]]:
+    """The images by absolute path, and the checkpoint with the preprocessing that suits them."""
+    from ..data._files import require_images
+
+    if (args.folder is None) == (args.data is None):
+        raise ValueError('give either a FOLDER of images or --data, whose gallery is embedded.')
+    if args.data is None:
+        files = require_images(args.folder, '  FOLDER/**/*.jpg, .png, ...', recursive=True)
+    else:
+        data = read_data(args)
+        checkpoint = suited(checkpoint, data, args)
+        files = [sample.image for sample in data.gallery if isinstance(sample.image, Path)]
+        if not files:
+            raise ValueError(f'{args.data} is made at run time: there are no files to search for.')
+    paths = [str(file.resolve()) for file in files]
+    return checkpoint, {path: Sample(Path(path), 0) for path in paths}
+
+
+def _claim(gallery: Gallery, preparation: dict[str, Any]) -> None:
+    """Notes how images are prepared, and refuses to add others to them."""
+    note = gallery.folder / PREPARATION
+    if not note.exists():
+        write_json(note, preparation)
+        return
+    before = json.loads(note.read_text(encoding='utf-8'))
+    changed = sorted(name for name in preparation if before.get(name) != preparation[name])
+    if changed:
+        raise IncompatibleGalleryError(
+            f'{str(gallery.folder)!r} holds images prepared with '
+            + ', '.join(f'{name}={before.get(name)} (now {preparation[name]})' for name in changed)
+            + '; use the same options, or another folder.'
+        )
+
+
+def _shards(
+    checkpoint: Checkpoint, width: float, loader: Batches, args: argparse.Namespace
+) -> Iterator[tuple[list[int], torch.Tensor]]:
+    """Yields places in the list of samples and their embeddings (N, D), some batches at a time."""
+    count = max(1, -(-args.shard_size // args.batch_size))
+    stream = track(loader, len(loader), 'embedding')
+    for first in stream:
+        indices: list[int] = []
+
+        def images(first: Any = first, indices: list[int] = indices) -> Iterator[torch.Tensor]:
+            for batch in chain([first], islice(stream, count - 1)):
+                indices.extend(batch.indices.tolist())
+                yield batch.images
+
+        embeddings = embed(checkpoint.model, images(), [width], device=device_of(args), flip=args.flip)[width]
+        yield indices, embeddings

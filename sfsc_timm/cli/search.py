@@ -1,0 +1,142 @@
+"""Searches a gallery that `sfsc-timm index` made, with queries embedded at any width of the same model.
+
+  sfsc-timm search gallery query.jpg --checkpoint quickstart --width 0.25
+  sfsc-timm search gallery query.jpg other.jpg -k 5 --checkpoint w0.25 --contact-sheet matches.png
+  sfsc-timm search gallery queries/ --checkpoint w0.25 --json > matches.json
+
+The gallery remembers the metric space it was embedded in; a checkpoint of another one is refused unless --force.
+
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..data import Sample
+from ..evaluation import FaissIndex, Gallery, Match, plot_contact_sheet
+from ..evaluation import search as search_exactly
+from ._options import CHECKPOINT, add_checkpoint_arguments, embed_all, embed_dim, load_model, serve
+from ._terminal import console
+from .index import PREPARATION
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..hub import Checkpoint
+
+__doc__ += CHECKPOINT
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's arguments."""
+    parser.add_argument('gallery', type=Path, metavar='GALLERY', help='folder of the gallery')
+    parser.add_argument('images', type=Path, nargs='+', metavar='IMAGE', help='query images, or folders of them')
+    add_checkpoint_arguments(parser)
+    group = parser.add_argument_group('search')
+    group.add_argument('--width', type=float, metavar='W', help="width of the queries (the checkpoint's narrowest)")
+    group.add_argument('-k', type=int, default=10, metavar='K', help='matches of each query (%(default)s)')
+    group.add_argument('--distance', choices=('cosine', 'euclidean'), default='cosine', help='(%(default)s)')
+    group.add_argument('--faiss', action='store_true', help='search an approximate index, kept in the gallery')
+    group.add_argument('--json', action='store_true', help='print JSON')
+    group.add_argument('--contact-sheet', type=Path, metavar='FILE', help='draw queries and matches, .png or .pdf')
+    group.add_argument('--force', action='store_true', help='search although the metric spaces differ')
+
+
+def run(args: argparse.Namespace) -> None:
+    """Runs the command."""
+    terminal = console()
+    gallery = Gallery(args.gallery)
+    if not len(gallery):
+        raise ValueError(f'{str(args.gallery)!r} is empty: embed images with `sfsc-timm index` first.')
+    if args.k < 1:
+        raise ValueError(f'-k must be at least 1, got {args.k}.')
+    files = _queries(args.images)
+    checkpoint = load_model(args, args.checkpoint)
+    width = checkpoint.widths[0] if args.width is None else args.width
+    if width not in checkpoint.widths:
+        raise ValueError(f'--width must be one of {checkpoint.widths}, got {width:g}.')
+    gallery.check(checkpoint.compatibility, embed_dim(checkpoint, width, args), force=args.force)
+    loader = serve(_prepared(checkpoint, gallery, args), [Sample(file, 0) for file in files], args)
+    embeddings = embed_all(checkpoint, loader, [width], args, 'queries')[0][width]
+    found = _search(embeddings, gallery, args)
+    if args.contact_sheet is not None:
+        _draw(files, found, args.contact_sheet, f'queries at width {width:g}, gallery at width {gallery.info.width:g}')
+    if args.json:
+        result = {
+            'gallery': str(args.gallery),
+            'items': len(gallery),
+            'gallery_width': gallery.info.width,
+            'query_width': width,
+            'distance': args.distance,
+            'results': [
+                {'query': str(file), 'matches': [{'path': path, 'score': score} for path, score in matches]}
+                for file, matches in zip(files, found, strict=True)
+            ],
+        }
+        sys.stdout.write(json.dumps(result, indent=1) + '\n')
+        return
+    for file, matches in zip(files, found, strict=True):
+        terminal.print(str(file), style='bold', soft_wrap=True, markup=False)
+        for path, score in matches:
+            terminal.print(f'  {score:7.4f}  {path}', soft_wrap=True, markup=False)
+
+
+def _queries(images: list[Path]) -> list[Path]:
+    from ..data._files import require_images
+
+    files = []
+    for image in images:
+        if image.is_dir():
+            files += require_images(image, '  FOLDER/**/*.jpg, .png, ...', recursive=True)
+        elif image.is_file():
+            files.append(image)
+        else:
+            raise FileNotFoundError(f'no image at {str(image)!r}.')
+    return files
+
+
+def _prepared(checkpoint: Checkpoint, gallery: Gallery, args: argparse.Namespace) -> Checkpoint:
+    """The checkpoint with the gallery's way to crop, unless another was asked for: both sides should see alike."""
+    note = gallery.folder / PREPARATION
+    if not note.is_file():
+        return checkpoint
+    known = json.loads(note.read_text(encoding='utf-8'))
+    names = [name for name in ('crop_mode', 'crop_pct') if getattr(args, name) is None]
+    return replace(checkpoint, **{name: known[name] for name in names})
+
+
+def _search(queries: Tensor, gallery: Gallery, args: argparse.Namespace) -> list[list[tuple[str, float]]]:
+    """Paths and scores of the matches of each query, best first."""
+    k = min(args.k, len(gallery))
+    if args.faiss:
+        scores, items = _index(gallery, args).search(queries, k)
+    else:
+        scores, items = search_exactly(queries, gallery.embeddings(), k, distance=args.distance)
+    paths = gallery.paths
+    return [
+        [(paths[item], score) for item, score in zip(row, values, strict=True) if item >= 0]
+        for row, values in zip(items.tolist(), scores.tolist(), strict=True)
+    ]
+
+
+def _index(gallery: Gallery, args: argparse.Namespace) -> FaissIndex:
+    """The approximate index of the gallery as it is now, built on first use."""
+    file = gallery.folder / f'{args.distance}-{len(gallery)}.faiss'
+    if file.is_file():
+        return FaissIndex.load(file)
+    index = FaissIndex(gallery.embeddings(), args.distance)
+    index.save(file)
+    for old in gallery.folder.glob(f'{args.distance}-*.faiss'):
+        if old != file:
+            old.unlink()
+    return index
+
+
+def _draw(files: list[Path], found: list[list[tuple[str, float]]], path: Path, note: str) -> None:
+    matches: list[list[Any]] = [[Match(match, None, f'{score:.2f}') for match, score in row] for row in found]
+    plot_contact_sheet([Match(file) for file in files], matches, path, note=note)
