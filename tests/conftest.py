@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 
 import pytest
@@ -34,7 +35,10 @@ def dynamo() -> Iterator[None]:
     """torch.compile without anything left over from other tests, and its limits as they were afterwards."""
     import torch._dynamo
 
+    trace = logging.getLogger('torch.__trace')  # pytest would format each of its thousands of lines
+    propagate, trace.propagate = trace.propagate, False
     torch._dynamo.reset()
     with torch._dynamo.config.patch(recompile_limit=8):
         yield
     torch._dynamo.reset()
+    trace.propagate = propagate

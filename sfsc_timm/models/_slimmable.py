@@ -1,7 +1,5 @@
 """The slimmable model: a timm model at several widths, with one metric space on top."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -88,7 +86,7 @@ class Slimmable(nn.Module):
         device: Any = None,
         dtype: Any = None,
         **kwargs: Any,
-    ) -> Slimmable:
+    ) -> 'Slimmable':
         """Builds the slimmable model; `timm.create_model` comes here with its keyword arguments.
 
         Args:

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import logging
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
+from timm.layers import SplitBatchNorm2d
 from timm.task import TrainingTask
+from timm.utils import unwrap_model
 from torch import Tensor, nn
 
-from ..gradients import GradientAccumulator, GradientProjection, Projection
+from ..gradients import GradientProjection, Projection
 from ..layers import sliced_leaves
-from ..losses import SubModelLoss, create_loss
-from ..models import at_width, get_widths
+from ..losses import SubModelLoss, create_loss, kl_annealing, list_losses
+from ..models import at_width, get_width, get_widths, set_width
+from ._replica import Replica
 from ._slices import slice_layout
+from ._steps import HandOver, MicroStep, StepResult
+from ._sums import GradientSums
 
 __all__ = ['SFSCTask']
+
+_logger = logging.getLogger(__name__)
 
 
 class SFSCTask(TrainingTask):
@@ -26,13 +35,20 @@ class SFSCTask(TrainingTask):
 
     * By default each width's gradients are taken right after its forward. One width's activations are alive at a time,
       so the peak is the widest width's own plus the kept gradients at slice size (1.875 x the parameters for widths
-      0.25, 0.5, 0.75, 1.0). The factor that `backward` brings along (accumulation, a scale) enters afterwards, in the
-      gradients' own precision.
-    * Under float16 autocast a gradient scaler's factor has to enter before gradients are rounded, so all graphs are
-      kept until `backward` (the activations of all widths: 2.5 x those of the widest).
+      0.25, 0.5, 0.75, 1.0). The factor that `backward` brings along (accumulation, a loss scale) enters afterwards, in
+      the gradients' own precision.
+    * In float16 (autocast or weights) a gradient scaler's factor has to enter before gradients are rounded, so all
+      graphs are kept until `backward` (the activations of all widths: 2.5 x those of the widest).
 
     Gradients accumulate over micro-steps per width, and `.grad` is always the projection of all that has accumulated
-    since it was last reset or changed by someone else (`zero_grad`). It is overwritten, not added to.
+    since `zero_grad`, all micro-steps with the same random order. Like the sum it stands for, it depends only on
+    `zero_grad`: what else happens to `.grad` (clipping, an optimizer step) is overwritten by the next micro-step. While
+    it accumulates, a micro-step's gradients are kept beside the sums, since their factor is not known before
+    `backward`: twice the memory of the slices.
+
+    On several processes the task broadcasts weights and averages gradients itself (`prepare_distributed`), since
+    gradients taken by `torch.autograd.grad` never reach DistributedDataParallel's hooks. Each width's message travels
+    while the next width runs; the projection is decided from the averages, so all processes take the same step.
 
     Args:
         model: Slimmable model with a classifier.
@@ -40,6 +56,7 @@ class SFSCTask(TrainingTask):
         criterion_kwargs: Options of the loss, if it is given by name.
         aggregation: 'pcgrad' (SFSC's projection), 'sum', or any weighting that `GradientProjection` takes.
         scope: Over which parameters gradients are compared: 'shell', 'global' or 'layer'.
+        kl_annealing_steps: Updates over which the loss's regulariser is let in; 0 for all of it from the start.
         seed: Of the projection's random orders; the same on every process.
         device: Device of the task.
         dtype: Type of the task.
@@ -56,26 +73,34 @@ class SFSCTask(TrainingTask):
         criterion_kwargs: dict[str, Any] | None = None,
         aggregation: Any = 'pcgrad',
         scope: str = 'shell',
+        kl_annealing_steps: int = 0,
         seed: int = 0,
         device: torch.device | None = None,
         dtype: torch.dtype | None = None,
         verbose: bool = True,
     ) -> None:
         super().__init__(device=device, dtype=dtype, verbose=verbose)
+        _check_model(model)
+        if kl_annealing_steps < 0:
+            raise ValueError(f'kl_annealing_steps must be >= 0, got {kl_annealing_steps}')
         self.widths = get_widths(model)
-        if not getattr(model, 'num_classes', 1):
-            raise ValueError('model must have a classifier to be trained with, got num_classes=0')
         self.trainable_module = model
-        if isinstance(criterion, str):
-            criterion = create_loss(criterion, **(criterion_kwargs or {}))
-        self.criterion = criterion.to(device=self.device)
-        self._parameters_in_order = list(model.parameters())
-        self._layout = slice_layout(model)
-        generator = torch.Generator().manual_seed(seed)
-        self.projection = GradientProjection(self._layout, aggregation, scope, generator)
-        self._accumulator = GradientAccumulator(self._layout)
-        self._written: list[tuple[Tensor, int]] = []
+        self.criterion = _create_criterion(criterion, criterion_kwargs).to(device=self.device)
+        self.kl_annealing_steps = kl_annealing_steps
         self.last_projection: Projection | None = None
+        generator = torch.Generator().manual_seed(seed)
+        self.projection = GradientProjection(slice_layout(model), aggregation, scope, generator)
+        self._sums = GradientSums(list(model.parameters()), self.projection)
+        if verbose:
+            _logger.info(
+                'SFSCTask: widths %s jointly, criterion %s, aggregation %s, scope %s; output, validation and EMA are '
+                'those of width %g.',
+                ', '.join(f'{width:g}' for width in self.widths),
+                self.criterion,
+                aggregation,
+                scope,
+                get_width(model),
+            )
 
     def forward(self, input: Tensor, target: Tensor) -> dict[str, Any]:  # noqa: A002
         """Runs every width on a batch.
@@ -88,57 +113,94 @@ class SFSCTask(TrainingTask):
             'loss': sum of the widths' losses; its `backward` puts the aggregated gradient into `.grad`.
             'output': logits (B, classes) at the width that was active at the call.
             'losses' and 'uncertainty': per width, ascending, (widths,), detached.
+            `backward` adds what the projection was decided from, over all that has accumulated:
+            'conflict_rate' (): share of negative inner products, 'cosines' (widths, widths), and 'gradient_norms'
+            (widths,) over the shared parameters, with the loss's factor. All in float64 on the CPU.
         """
-        keep_graphs = torch.is_autocast_enabled(input.device.type) and (
-            torch.get_autocast_dtype(input.device.type) == torch.float16
-        )
-        steps: list[_WidthStep] = []
-        losses, uncertainties, output = [], [], None
-        active = self.trainable_module.width
-        for width in self.widths:
-            with at_width(self.trainable_module, width), sliced_leaves(self.trainable_module) as leaves:
-                logits = self.trainable_module(input)
-                loss, uncertainty = self.criterion.with_uncertainty(logits, target)
-                if torch.is_grad_enabled():
-                    steps.append(_WidthStep(loss, leaves))
-                    if not keep_graphs:
-                        steps[-1].differentiate()
-            losses.append(loss.detach())
-            uncertainties.append(uncertainty.mean())
-            if width == active:
-                output = logits.detach()
-        per_width = torch.stack(losses)
-        total = per_width.sum()
-        if steps:
-            anchor = torch.zeros((), device=total.device, requires_grad=True)
-            total = _Aggregated.apply(anchor, total, self, steps)
-        return {
-            'loss': total,
-            'output': output,
-            'losses': per_width,
-            'uncertainty': torch.stack(uncertainties),
-        }
+        step = None
+        result = StepResult()
+        if torch.is_grad_enabled():
+            self._sums.forget_if_reset()
+            replica = self._replica if self._replica is not None and self._replica.synchronises else None
+            if replica is not None and self.trainable_module.training:
+                replica.broadcast_buffers()
+            step = MicroStep(self._computes_in_half(input), replica, result)
+        model = unwrap_model(self.trainable_module)
+        active = get_width(model)
+        losses, uncertainties = [], []
+        with at_width(model, active):  # to come back to it
+            for width in self.widths:
+                set_width(model, width)
+                logits, loss, uncertainty = self._run(input, target, step)
+                losses.append(loss)
+                uncertainties.append(uncertainty)
+                if width == active:
+                    result['output'] = logits
+        result['losses'] = torch.stack(losses)
+        result['uncertainty'] = torch.stack(uncertainties)
+        result['loss'] = result['losses'].sum()
+        if step is not None:
+            anchor = torch.zeros((), device=result['loss'].device, requires_grad=True)
+            result['loss'] = HandOver.apply(anchor, result['loss'], self, step)
+        return result
 
-    def aggregate(self, steps: list[_WidthStep], factor: Tensor) -> None:
+    def aggregate(self, step: MicroStep, factor: Tensor) -> None:
         """Adds a micro-step's gradients, times `factor`, and writes the projection of the sum to `.grad`."""
-        if not self._is_continued():
-            self._accumulator.clear()
-        for index, step in enumerate(steps):
-            self._accumulator.add(index, self._in_layout(index, step.gradients(factor)))
-        out = [
-            p.grad.view(self._layout.full_shape(j)) if p.grad is not None else None
-            for j, p in enumerate(self._parameters_in_order)
-        ]
-        self.last_projection = self.projection.project(self._accumulator.gradients, out)
-        self._written = []
-        for parameter, gradient in zip(self._parameters_in_order, self.last_projection.gradients, strict=True):
-            if gradient is not None:
-                parameter.grad = gradient.view(parameter.shape)
-                self._written.append((parameter.grad, parameter.grad._version))
+        with torch.no_grad():
+            self._sums.forget_if_reset()
+            self._sums.add(step.gradients(factor, averages=not self._sums.is_local))
+            if step.replica is not None:
+                self._sums.average(step.replica)
+            else:
+                self._sums.is_local = self._replica is not None
+            self.last_projection = self._sums.write()
+        result = step.result()
+        if result is not None:
+            result['conflict_rate'] = torch.tensor(self.last_projection.conflict_rate, dtype=torch.float64)
+            result['cosines'] = self.last_projection.cosines
+            result['gradient_norms'] = self.last_projection.norms
+
+    def compile(self, backend: str = 'inductor', mode: str | None = None, **compile_kwargs: Any) -> nn.Module:
+        """Compiles the model, one graph per width for training and one for evaluation of the active width.
+
+        Raises:
+            RuntimeError: If the task already is distributed.
+        """
+        if self._replica is not None:
+            raise RuntimeError('compile must come before prepare_distributed')
+        compiled: Any = torch.compile(self.trainable_module, backend=backend, mode=mode, **compile_kwargs)
+        self.trainable_module = self.eval_model = compiled
+        return self.trainable_module
+
+    def prepare_distributed(self, device_ids: list[Any] | None = None, **ddp_kwargs: Any) -> SFSCTask:
+        """Takes over the first process's weights, and averages gradients over all processes from now on.
+
+        Args:
+            device_ids: Not needed: the model stays where it is.
+            **ddp_kwargs: Of DistributedDataParallel's options `broadcast_buffers` and `process_group`.
+
+        Raises:
+            ValueError: If another option is given.
+        """
+        buffers = ddp_kwargs.pop('broadcast_buffers', True)
+        group = ddp_kwargs.pop('process_group', None)
+        if ddp_kwargs:
+            raise ValueError(f'ddp_kwargs may hold broadcast_buffers and process_group, got {sorted(ddp_kwargs)}')
+        replica = Replica(self.trainable_module, buffers, group)
+        replica.broadcast_state(self.projection.generator.get_state, self.projection.generator.set_state)
+        unwrap_model(replica).refresh()
+        self.trainable_module = replica
+        return self
+
+    def get_clip_parameters(self, exclude_head: bool = False) -> list[Tensor]:
+        """Parameters to clip; `exclude_head` leaves out the classifier's, however many they are (timm: the last 2)."""
+        model = unwrap_model(self.trainable_module)
+        head = {id(parameter) for parameter in model.get_classifier().parameters()} if exclude_head else set()
+        return [parameter for parameter in model.parameters() if id(parameter) not in head]
 
     def get_task_state(self, module: nn.Module | None = None, ema: bool = False) -> dict[str, Any]:
-        """State of the projection's random orders, for an exact resume."""
-        return {} if ema else {'projection': self.projection.state_dict()}
+        """State of the random orders and of the annealing, for an exact resume."""
+        return {} if ema else self._sums.state_dict()
 
     def load_task_state(
         self,
@@ -147,60 +209,70 @@ class SFSCTask(TrainingTask):
         module: nn.Module | None = None,
         ema: bool = False,
     ) -> None:
-        """Restores what `get_task_state` gave."""
-        if state and not ema:
-            self.projection.load_state_dict(state['projection'])
+        """Restores what `get_task_state` gave; a checkpoint without it (of another task) changes nothing.
 
-    def _is_continued(self) -> bool:
-        """Whether `.grad` is still what this task wrote, so that the next micro-step adds to it."""
-        current = [p.grad for p in self._parameters_in_order if p.grad is not None]
-        return len(current) == len(self._written) > 0 and all(
-            grad is ours and grad._version == version
-            for grad, (ours, version) in zip(current, self._written, strict=True)
+        Raises:
+            ValueError: If `strict` and the state is another task's.
+        """
+        if not state or ema:
+            return
+        if missing := {'projection', 'updates'} - set(state):
+            if strict:
+                raise ValueError(f"state must hold SFSCTask's {sorted(missing)}, got {sorted(state)}")
+            return
+        self._sums.load_state_dict(state)
+
+    @property
+    def _replica(self) -> Replica | None:
+        return self.trainable_module if isinstance(self.trainable_module, Replica) else None
+
+    def _computes_in_half(self, images: Tensor) -> bool:
+        """Whether gradients are rounded to float16, whose range a gradient scaler has to look after."""
+        device = images.device.type
+        autocast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+        return torch.float16 in (autocast, images.dtype)
+
+    def _run(self, images: Tensor, target: Tensor, step: MicroStep | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits, loss and mean uncertainty at the width of now; the loss with its gradients goes to `step`."""
+        slices: AbstractContextManager[list[Tensor]] = nullcontext([])
+        if step is not None:
+            slices = sliced_leaves(unwrap_model(self.trainable_module))
+        steps = self.kl_annealing_steps
+        scale = kl_annealing(self._sums.updates, steps) if steps else 1.0
+        with slices as leaves:
+            logits = self.trainable_module(images)
+            loss, uncertainty = self.criterion.with_uncertainty(logits, target, scale)
+            if step is not None:
+                step.add(loss, leaves, averages=not self._sums.is_local)
+        return logits.detach(), loss.detach(), uncertainty.mean()
+
+
+def _check_model(model: nn.Module) -> None:
+    """Raises a ValueError unless `model` is slimmable, with a classifier and something to train."""
+    get_widths(model)
+    for name, module in model.named_modules():
+        if isinstance(module, (nn.SyncBatchNorm, SplitBatchNorm2d)):
+            raise ValueError(
+                f'model must have its own normalisation for each width, got a {type(module).__name__} at {name!r}: '
+                'convert_sync_batchnorm (--sync-bn) and convert_splitbn_model (--split-bn) know one width only'
+            )
+    if not getattr(model, 'num_classes', 1):
+        raise ValueError(
+            'model must have a classifier to be trained with, got num_classes=0; call model.reset_classifier(classes)'
         )
-
-    def _in_layout(self, width: int, gradients: list[Tensor | None]) -> list[Tensor | None]:
-        shapes = self._layout.shapes(width)
-        return [g if g is None else g.view(shape) for g, shape in zip(gradients, shapes, strict=True)]
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise ValueError('model must have a parameter to train, but none of them requires a gradient')
 
 
-class _WidthStep:
-    """Loss of one width and the way to its gradients."""
-
-    def __init__(self, loss: Tensor, leaves: list[Tensor]) -> None:
-        self._loss: Tensor | None = loss
-        self._leaves = leaves
-        self._gradients: list[Tensor | None] | None = None
-
-    def differentiate(self, factor: Tensor | None = None) -> None:
-        """Takes the gradients, at slice size, and lets go of the graph."""
-        assert self._loss is not None  # noqa: S101  taken once
-        wanted = [leaf for leaf in self._leaves if leaf.requires_grad]
-        found = iter(torch.autograd.grad(self._loss, wanted, grad_outputs=factor, allow_unused=True))
-        self._gradients = [next(found) if leaf.requires_grad else None for leaf in self._leaves]
-        self._loss, self._leaves = None, []
-
-    def gradients(self, factor: Tensor) -> list[Tensor | None]:
-        """Gradients of `factor` times the loss."""
-        if self._gradients is None:
-            self.differentiate(factor)
-        elif factor != 1:
-            torch._foreach_mul_([g for g in self._gradients if g is not None], factor)
-        gradients, self._gradients = self._gradients, None
-        assert gradients is not None  # noqa: S101
-        return gradients
-
-
-class _Aggregated(torch.autograd.Function):
-    """The loss as a number whose backward hands over to the task."""
-
-    @staticmethod
-    def forward(ctx: Any, anchor: Tensor, total: Tensor, task: SFSCTask, steps: list[_WidthStep]) -> Tensor:
-        ctx.task, ctx.steps = task, steps
-        return total.clone()
-
-    @staticmethod
-    def backward(ctx: Any, factor: Tensor) -> tuple[Tensor | None, None, None, None]:
-        with torch.no_grad():
-            ctx.task.aggregate(ctx.steps, factor)
-        return torch.zeros_like(factor), None, None, None
+def _create_criterion(criterion: Any, options: dict[str, Any] | None) -> SubModelLoss:
+    if isinstance(criterion, str):
+        criterion, options = create_loss(criterion, **(options or {})), None
+    if not isinstance(criterion, SubModelLoss):
+        raise ValueError(
+            f'criterion must be one of {list_losses()} or a sfsc_timm.losses.SubModelLoss, got {criterion!r}'
+        )
+    if options:
+        raise ValueError(f'criterion_kwargs are for a criterion given by name, got {options} beside {criterion}')
+    if criterion.reduction == 'none':
+        raise ValueError("criterion must reduce the loss by 'mean' or 'sum', got reduction='none'")
+    return criterion

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from zoo import assert_close_to, assert_far_from, images, predict
 
 import sfsc_timm
-from sfsc_timm.layers import densify, slim, sliced_leaves
+from sfsc_timm.layers import densify, sliced_leaves, slim
 
 WIDTHS = (0.25, 0.5, 1.0)
 PACKED = {r'attn\.qkv\.(weight|bias)$': 3}

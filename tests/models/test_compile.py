@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
 import torch
 from torch import Tensor, nn
-from zoo import CONVNEXT, RESNET, SKIPS_DIFFER, WIDTHS, Member, assert_close_to, assert_far_from, images, name_of, predict
+from zoo import (
+    CONVNEXT,
+    RESNET,
+    SKIPS_DIFFER,
+    WIDTHS,
+    Member,
+    assert_close_to,
+    assert_far_from,
+    images,
+    name_of,
+    predict,
+)
 
 import sfsc_timm
+from sfsc_timm.layers import slim
 
 
 class Graphs:
@@ -61,7 +75,6 @@ def test_one_graph_per_width_and_mode(dynamo: None) -> None:
             if training:
                 compiled(x).sum().backward()
             else:
-                predict(model, x)  # the same model without compilation, in between
                 predict(compiled, x)
     assert graphs.count == len(modes)
     assert not graphs.symbolic
@@ -69,6 +82,29 @@ def test_one_graph_per_width_and_mode(dynamo: None) -> None:
     model.set_width(1.0)
     assert_far_from(predict(compiled, x), before)  # training moved the statistics, and the graph reads them
     assert_close_to(predict(compiled, x), predict(model, x))
+
+
+def test_eager_forwards_in_between(dynamo: None) -> None:
+    """A parameter whose copy is in use has a class of its own (sfsc_timm.layers._watched), so a third graph is made."""
+
+    def build(width: float) -> nn.Module:
+        size = int(8 * width)
+        return nn.Sequential(nn.Linear(3, size), nn.BatchNorm1d(size), nn.Linear(size, 2 * size))
+
+    model, graphs, x = build(1.0), Graphs(), torch.randn(4, 3)
+    slim(model, [build(w) for w in WIDTHS[:-1]], WIDTHS)
+    compiled = torch.compile(model, backend=graphs, fullgraph=True)
+    counts = []
+    for _ in range(3):
+        for width in WIDTHS:
+            sfsc_timm.set_width(compiled, width)
+            compiled.train()(x)
+            compiled.eval()
+            predict(compiled, x)
+            assert_close_to(predict(compiled, x), predict(model, x))
+            predict(compiled, x)
+        counts.append(graphs.count)
+    assert counts[0] == counts[-1] <= 3 * len(WIDTHS)
 
 
 @pytest.mark.parametrize('member', [CONVNEXT, SKIPS_DIFFER], ids=name_of)
@@ -133,19 +169,20 @@ def test_the_limit_grows_with_the_number_of_widths(dynamo: None) -> None:
 
 
 @pytest.mark.slow
-def test_inductor(dynamo: None) -> None:
-    """The real compiler, in evaluation and training."""
-    model = RESNET.create(widths=(0.5, 1.0))
-    x = images(batch=4)
+def test_inductor(dynamo: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The real compiler, in evaluation and training; of the first stage, since each kernel takes seconds."""
+    monkeypatch.setenv('TORCHINDUCTOR_CACHE_DIR', str(tmp_path))
+    model: Any = timm.create_model(RESNET.name, features_only=True, out_indices=(1,), **RESNET.kwargs).eval()
+    x = images()
     compiled = torch.compile(model, fullgraph=True)
-    for width in model.widths:
+    for width in (0.5, 1.0):
         sfsc_timm.set_width(compiled, width)
-        compiled.eval()
-        assert_close_to(predict(compiled, x), predict(model, x))
-    frozen_norms(model).set_width(0.5)
-    model(x).square().sum().backward()
+        assert_close_to(predict(compiled, x)[0], predict(model, x)[0])  # type: ignore[arg-type]
+    frozen_norms(model)
+    sfsc_timm.set_width(compiled, 0.5)
+    model(x)[0].square().sum().backward()
     expected: list[Tensor] = [p.grad.clone() for p in model.parameters()]
     model.zero_grad()
-    compiled(x).square().sum().backward()
+    compiled(x)[0].square().sum().backward()
     for parameter, gradient in zip(model.parameters(), expected, strict=True):
-        torch.testing.assert_close(parameter.grad, gradient, rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(parameter.grad, gradient, rtol=1e-3, atol=1e-4)

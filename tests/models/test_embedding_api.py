@@ -242,7 +242,7 @@ def test_the_constructor_points_to_the_factory() -> None:
 
 def test_stages_whose_structure_depends_on_the_width_are_refused() -> None:
     """48 channels behind a stem of 64 need a shortcut convolution; 16 behind 16 would not have one."""
-    with pytest.raises(ValueError, match='twin of width 0.25 must have the structure of the full model'):
+    with pytest.raises(ValueError, match=r'twin of width 0\.25 must have the structure of the full model'):
         timm.create_model('sfsc_resnet18', channels=(48, 96, 192, 384), device='meta')
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 from pathlib import Path
@@ -88,7 +89,7 @@ def test_each_width_is_equal_independent_and_smaller(member: Member, tmp_path: P
                 tensor.zero_()
         with model.at_width(width):
             assert torch.equal(embed(model, x), embedding)
-    for narrow, wide in zip(sizes, sizes[1:], strict=False):
+    for narrow, wide in itertools.pairwise(sizes):
         assert all(a < b for a, b in zip(narrow, wide, strict=True))
     assert sizes[0][0] < 0.3 * sizes[-1][0]
 
@@ -235,7 +236,9 @@ def test_plain_forms_without_padding_cost_the_same(member: Member) -> None:
     model, x = member.create(), images()
     for width in WIDTHS:
         exact, plain = model.extract(width), model.extract(width, plain=True)
-        assert {k: t.shape for k, t in plain.state_dict().items()} == {k: t.shape for k, t in exact.state_dict().items()}
+        assert {k: t.shape for k, t in plain.state_dict().items()} == {
+            k: t.shape for k, t in exact.state_dict().items()
+        }
         assert flops(plain, x) == flops(exact, x)
 
 

@@ -136,9 +136,7 @@ def test_other_sets_of_widths(published: tuple[Member, Any, str]) -> None:
 
 
 @pytest.mark.parametrize('member', FAMILIES, ids=name_of)
-def test_our_own_checkpoints_pass_through(
-    member: Member, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_our_own_checkpoints_pass_through(member: Member, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     model, x = member.create(), images()
     state = model.state_dict()
     assert checkpoint_filter_fn(state, model) is state
