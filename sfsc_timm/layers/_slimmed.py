@@ -41,9 +41,9 @@ class _Kept(NamedTuple):
     Attributes:
         tensors: Copy, view or whole tensor by name.
         clock: The ticks seen.
-        sources: Where a stored tensor is to be found: dict of the module, name, the tensor. One of a norm's several
-            is enough: who replaces them otherwise than by assignment (torch.func) replaces them all.
+        sources: Where a stored tensor is to be found: dict of the module, name, the tensor.
         versions: Tensors with the count of writes to them.
+        places: Running statistics with the address of their storage: a buffer's `.data` cannot be watched.
         watched: Parameters whose `.data` is watched.
     """
 
@@ -51,6 +51,7 @@ class _Kept(NamedTuple):
     clock: int
     sources: list[tuple[dict[str, Any], str, Any]]
     versions: list[tuple[Tensor, int]]
+    places: list[tuple[Tensor, int]]
     watched: list[Any]
 
     def holds(self) -> bool:
@@ -60,8 +61,11 @@ class _Kept(NamedTuple):
         for holder, name, source in self.sources:
             if holder.get(name) is not source:
                 return False
-        for tensor, version in self.versions:  # noqa: SIM110
+        for tensor, version in self.versions:
             if tensor._version != version:
+                return False
+        for tensor, place in self.places:  # noqa: SIM110
+            if tensor.data_ptr() != place:
                 return False
         return True
 
@@ -145,7 +149,7 @@ class SlimState:
         return self.cuts[name].view(source, self.index)
 
     def _keep(self, module: nn.Module) -> _Kept:
-        kept = _Kept({}, CLOCK[0], [], [], [])
+        kept = _Kept({}, CLOCK[0], [], [], [], [])
         for name, cut in self.cuts.items():
             source = _stored(module, name)
             # A copy made under inference_mode could not be used later where autograd records.
@@ -160,9 +164,9 @@ class SlimState:
             kept.tensors[name] = tensor
             if name in module._parameters:
                 kept.watched.append(source)
-            if not (isinstance(cut, PrivateCut) and kept.sources):
-                holder = module._parameters if name in module._parameters else module._buffers
-                kept.sources.append((holder, name, source))
+            elif isinstance(source, Tensor) and source.is_floating_point() and not source.is_meta:
+                kept.places.append((source, source.data_ptr()))
+            kept.sources.append((module._parameters if name in module._parameters else module._buffers, name, source))
         return kept
 
 

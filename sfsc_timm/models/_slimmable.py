@@ -1,5 +1,7 @@
 """The slimmable model: a timm model at several widths, with one metric space on top."""
 
+# Annotations are not postponed here: FX writes those of `forward` into its code, and TorchScript wants types there.
+
 import re
 from collections.abc import Sequence
 from contextlib import AbstractContextManager

@@ -390,6 +390,62 @@ def test_distribute_bn_on_a_model_already_in_evaluation(
     assert_fresh(model)
 
 
+def write_in_place(statistics: Tensor) -> None:
+    statistics.mul_(1.5)
+
+
+def write_data_in_place(statistics: Tensor) -> None:
+    statistics.data.mul_(1.5)
+
+
+def write_data(statistics: Tensor) -> None:
+    statistics.data = statistics.data * 1.5
+
+
+@pytest.mark.parametrize('write', [write_in_place, write_data_in_place, write_data])
+def test_written_statistics_are_served(model: Any, write: Callable[[Tensor], None]) -> None:
+    x = images()
+    before = predict(model, x)
+    for name, statistics in model.named_buffers():
+        if name.endswith('running_var'):
+            write(statistics)
+    assert_far_from(predict(model, x), before)
+    assert_fresh(model)
+
+
+def test_reestimated_statistics_are_served(model: Any) -> None:
+    """Training mode for the norms alone, as when statistics are estimated anew after training."""
+    x = images()
+    before = predict(model, x)
+    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._NormBase)]
+    for norm in norms:
+        norm.train()
+        norm.reset_running_stats()
+        norm.momentum = None
+    for _ in range(2):
+        predict(model, images(batch=8))
+    for norm in norms:
+        norm.eval()
+    assert_far_from(predict(model, x), before)
+    assert_fresh(model)
+
+
+def test_replaced_modules_are_served(model: Any) -> None:
+    x = images()
+    other = RESNET.create(width=0.5)
+    model.layer2 = other.layer2
+    model.layer3[0] = other.layer3[0]
+    assert_fresh(model)
+    model.reset_classifier(10)
+    assert_fresh(model)
+    model.fc = nn.Linear(256, 10)
+    assert_fresh(model)
+    before = predict(model, x)
+    data_in_place(model)
+    assert_far_from(predict(model, x), before)
+    assert_fresh(model)
+
+
 def test_switching_back_and_forth(model: Any) -> None:
     for width in (0.5, 0.25, 1.0, 0.75, 0.25, 0.25, 0.5):
         model.set_width(width)
@@ -481,6 +537,20 @@ def test_functional_call_uses_the_tensors_it_is_given(model: Any) -> None:
     other = copy.deepcopy(model)
     other.load_state_dict({**model.state_dict(), **scaled})
     assert_close_to(called, logits_by_hand(RESNET, other, x))
+
+
+@pytest.mark.parametrize('kind', ['weight', 'bias', 'running_mean', 'running_var', 'conv1.weight', 'neck.proj.weight'])
+def test_functional_call_with_some_of_the_tensors(model: Any, kind: str) -> None:
+    x, state = images(), model.state_dict()
+    before = predict(model, x)
+    some = {k: t * 1.5 + 0.1 for k, t in state.items() if k.endswith(kind) and t.is_floating_point()}
+    with torch.no_grad():
+        called = torch.func.functional_call(model, some, (x,))
+    other = copy.deepcopy(model)
+    other.load_state_dict({**state, **some})
+    assert_far_from(called, before)
+    assert_close_to(called, logits_by_hand(RESNET, other, x))
+    assert torch.equal(predict(model, x), before)
 
 
 def test_function_transforms(model: Any) -> None:
