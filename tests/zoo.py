@@ -70,6 +70,9 @@ def _efficientnet(channel_multiplier: float = 1.0, **kwargs: Any) -> Callable[[f
     )
 
 
+_TWINS: dict[tuple[int, tuple[float, ...]], list[Any]] = {}
+
+
 @dataclass(frozen=True)
 class Member:
     """A model of the zoo with its arguments, and how timm alone builds it narrow (without a classifier)."""
@@ -81,6 +84,13 @@ class Member:
     @property
     def plain_name(self) -> str:
         return self.name.removeprefix('sfsc_')
+
+    def twins(self, widths: Sequence[float] = WIDTHS) -> list[Any]:
+        """The narrow models of all widths in evaluation; made once, so give them a state before using them."""
+        key = (id(self), tuple(widths))
+        if key not in _TWINS:
+            _TWINS[key] = [self.narrow(width) for width in widths]
+        return [twin.float().eval() for twin in _TWINS[key]]
 
     def create(self, num_classes: int = 10, **kwargs: Any) -> Any:
         """The slimmable model in evaluation mode, with every norm, scale and bias away from its initial value."""
@@ -190,8 +200,8 @@ def logits_by_hand(member: Member, model: Any, x: Tensor) -> Tensor:
     Nothing but the state_dict is asked of `model`, so nothing that it may have kept can get into the answer.
     """
     state, parameter = model.state_dict(), next(model.parameters())
-    twins = [member.narrow(w).to(parameter.dtype) for w in model.widths]
+    twins = [twin.to(parameter.dtype) for twin in member.twins(model.widths)]
     index = model.widths.index(model.width)
     twins[index].load_state_dict(slice_by_hand(state, twins, index))
-    embedding = neck_by_hand(state, predict(twins[index].eval(), x), index)
+    embedding = neck_by_hand(state, predict(twins[index], x), index)
     return embedding @ state['fc.weight'].T + state['fc.bias']

@@ -70,7 +70,7 @@ def test_without_a_neck_it_is_a_plain_classifier(member: Member) -> None:
     model, x = member.create(embed_dim=0), images()
     assert isinstance(model.neck, nn.Identity)
     assert not any(key.startswith('neck') for key in model.state_dict())
-    twins = [member.narrow(w) for w in WIDTHS]
+    twins = member.twins()
     for index, width in enumerate(WIDTHS):
         twins[index].load_state_dict(slice_by_hand(model.state_dict(), twins, index))
         features = predict(twins[index].eval(), x)

@@ -53,7 +53,7 @@ def assert_equals_narrow_models(model: Any, twins: Sequence[nn.Module], x: Tenso
     outputs = []
     for index, (width, twin) in enumerate(zip(model.widths, twins, strict=True)):
         twin.load_state_dict(slice_by_hand(state, twins, index))
-        expected = neck_by_hand(state, predict(twin.eval(), x), index)
+        expected = neck_by_hand(state, predict(twin, x), index)
         model.set_width(width)
         for _ in range(2):  # the first forward after a switch copies the weights, the second uses the copies
             assert_close_to(embed(model, x), expected)
@@ -65,7 +65,7 @@ def assert_equals_narrow_models(model: Any, twins: Sequence[nn.Module], x: Tenso
 
 @pytest.mark.parametrize('member', MEMBERS, ids=name_of)
 def test_every_width_equals_timms_narrow_model(member: Member) -> None:
-    assert_equals_narrow_models(member.create(), [member.narrow(w) for w in WIDTHS], images())
+    assert_equals_narrow_models(member.create(), member.twins(), images())
 
 
 @pytest.mark.parametrize('member', [RESNET_DEFAULT, CONVNEXT_DEFAULT, EFFICIENTNET], ids=name_of)
@@ -73,7 +73,7 @@ def test_every_width_equals_timms_narrow_model(member: Member) -> None:
 def test_any_set_of_widths(member: Member, widths: tuple[float, ...]) -> None:
     model = member.create(widths=widths)
     assert model.widths == widths
-    assert_equals_narrow_models(model, [member.narrow(w) for w in widths], images())
+    assert_equals_narrow_models(model, member.twins(widths), images())
 
 
 @pytest.mark.parametrize('member', [IDENTITY_SHORTCUT, BOTTLENECK], ids=name_of)
@@ -84,7 +84,7 @@ def test_plain_stem_equals_timms_64_wide_one_with_zeros(member: Member) -> None:
     timms: Any = timm.create_model(member.plain_name, channels=channels, num_classes=0).eval()
     if member is IDENTITY_SHORTCUT:
         timms.layer1[0].downsample = None
-    twins = [member.narrow(w) for w in WIDTHS]
+    twins = member.twins()
     sliced = slice_by_hand(model.state_dict(), twins, WIDTHS.index(width))
     padded = {key: torch.zeros_like(tensor) for key, tensor in timms.state_dict().items()}
     for key, tensor in sliced.items():
@@ -101,7 +101,7 @@ def test_plain_stem_equals_timms_64_wide_one_with_zeros(member: Member) -> None:
 
 def test_channels_last_and_batch_of_one() -> None:
     model = RESNET.create().to(memory_format=torch.channels_last)
-    twins = [RESNET.narrow(w) for w in WIDTHS]
+    twins = RESNET.twins()
     assert_equals_narrow_models(model, twins, images(batch=1, size=64).to(memory_format=torch.channels_last))
 
 

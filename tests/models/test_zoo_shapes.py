@@ -56,7 +56,7 @@ def test_every_width_tells_its_true_sizes(name: str) -> None:
         assert [64 // m.shape[-1] for m in intermediates] == [info['reduction'] for info in model.feature_info]
         assert model.head_hidden_size == model.embed_dim == 256
         assert model.forward_head(features, pre_logits=True).shape == (2, 256)
-        assert model(x).shape == (2, 7)
+        assert model.forward_head(features).shape == (2, 7)
 
 
 @pytest.mark.parametrize('name', NAMES)
