@@ -1,11 +1,11 @@
 """Forward time of the slimmable ResNet-50 at each width against a dense model of the same shapes.
 
-The dense model is built from timm and torch alone. Both run alternately in one process, so that what disturbs one
-disturbs the other, and the figure is the ratio of their median times. Also measured: the first forward after a switch
-of width, which copies that width's weights, in units of a dense batch-1 forward.
+The dense model is built from timm and torch alone. They take turns in one process, so that what disturbs one disturbs
+the other, and the figure is the ratio of their median times over several instances of each. Also measured: the first
+forward after a switch of width, which copies that width's weights, in units of a dense batch-1 forward.
 
     python benchmarks/inference.py
-    python benchmarks/inference.py --repeats 51 --output benchmarks/results/inference.json
+    python benchmarks/inference.py --instances 15 --output benchmarks/results/inference.json
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import timm
 import torch
@@ -36,6 +37,7 @@ def dense_resnet50(width: float) -> nn.Module:
     return model.eval()
 
 
+@torch.inference_mode()
 def seconds(function: Callable[[], object]) -> float:
     """Wall time of one call."""
     start = time.perf_counter()
@@ -43,30 +45,46 @@ def seconds(function: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def alternate(a: Callable[[], object], b: Callable[[], object], repeats: int) -> tuple[float, float, float]:
-    """Median seconds of `a`, of `b`, and the ratio of the two; the order within a pair changes every time."""
-    times: tuple[list[float], list[float]] = ([], [])
-    for i in range(repeats):
-        for which in (0, 1) if i % 2 == 0 else (1, 0):
-            times[which].append(seconds((a, b)[which]))
-    first, second = map(statistics.median, times)
-    return first, second, first / second
+@torch.inference_mode()
+def take_turns(functions: Sequence[Callable[[], object]], repeats: int) -> list[list[float]]:
+    """Seconds of every call of each function; the order changes every round."""
+    times: list[list[float]] = [[] for _ in functions]
+    for turn in range(repeats):
+        for place in range(len(functions)):
+            which = (place + turn) % len(functions)
+            times[which].append(seconds(functions[which]))
+    return times
 
 
-def measure(width: float, batch: int, repeats: int, size: int) -> dict[str, float]:
-    """Times both models at one width and batch size."""
-    slim = timm.create_model('sfsc_resnet50', num_classes=0).eval()
-    dense = dense_resnet50(width)
-    slim.set_width(width)
-    x = torch.randn(batch, 3, size, size)
-    wanted = sum(p.numel() for p in dense.parameters())
-    got = sum(p.numel() for p in slim.extract(width).parameters())
-    if got != wanted:
-        raise RuntimeError(f'not the same shapes: the dense model has {wanted} parameters, the sub-model {got}')
-    for _ in range(3):
-        slim(x), dense(x)
-    ours, theirs, ratio = alternate(lambda: slim(x), lambda: dense(x), repeats)
-    return {'width': width, 'batch': batch, 'slimmable_ms': 1e3 * ours, 'dense_ms': 1e3 * theirs, 'ratio': ratio}
+def measure(width: float, batch: int, args: argparse.Namespace) -> dict[str, float]:
+    """Times slimmable, dense and a second dense model at one width and batch size, over several instances of each.
+
+    Where the allocator puts a model's weights changes its speed by several percent for as long as it lives, so one
+    instance of each says little. The second dense model shows what is left of that.
+    """
+    times: list[list[float]] = [[], [], []]
+    x = torch.randn(batch, 3, args.img_size, args.img_size)
+    for _ in range(args.instances):
+        slim = timm.create_model('sfsc_resnet50', num_classes=0).eval()
+        models = [slim, dense_resnet50(width), dense_resnet50(width)]
+        slim.set_width(width)
+        wanted = sum(p.numel() for p in models[1].parameters())
+        got = sum(p.numel() for p in slim.extract(width).parameters())
+        if got != wanted:
+            raise RuntimeError(f'not the same shapes: the dense model has {wanted} parameters, the sub-model {got}')
+        calls = [partial(model, x) for model in models]
+        take_turns(calls, 3)
+        for seconds_of_model, new in zip(times, take_turns(calls, args.repeats), strict=True):
+            seconds_of_model.extend(new)
+    ours, theirs, control = map(statistics.median, times)
+    return {
+        'width': width,
+        'batch': batch,
+        'slimmable_ms': 1e3 * ours,
+        'dense_ms': 1e3 * theirs,
+        'ratio': ours / theirs,
+        'dense_to_dense': control / theirs,
+    }
 
 
 def measure_switch(width: float, repeats: int, size: int) -> dict[str, float]:
@@ -97,7 +115,8 @@ def measure_switch(width: float, repeats: int, size: int) -> dict[str, float]:
 def main() -> None:
     """Prints the tables and writes them as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--repeats', type=int, default=31, help='pairs of timed forwards, at least 15 (default: 31)')
+    parser.add_argument('--repeats', type=int, default=15, help='timed forwards of each instance (default: 15)')
+    parser.add_argument('--instances', type=int, default=7, help='instances of each model (default: 7)')
     parser.add_argument('--threads', type=int, default=2, help='CPU threads (default: 2)')
     parser.add_argument('--img-size', type=int, default=224, help='pixels (default: 224)')
     parser.add_argument('--output', default='', help='JSON file for the results')
@@ -106,21 +125,21 @@ def main() -> None:
     torch.manual_seed(0)
     print(f'sfsc_timm {sfsc_timm.__version__}, {describe_machine()}')
     rows, switches = [], []
-    with torch.inference_mode():
-        print(f'{"width":>6} {"batch":>5} {"slimmable ms":>13} {"dense ms":>9} {"ratio":>6}')
-        for batch in (1, 8):
-            for width in WIDTHS:
-                rows.append(row := measure(width, batch, args.repeats, args.img_size))
-                print(
-                    f'{width:>6} {batch:>5} {row["slimmable_ms"]:>13.2f} {row["dense_ms"]:>9.2f} {row["ratio"]:>6.3f}'
-                )
-        print('First forward after a switch (batch 1): extra time, in dense forwards, and the second forward')
+    print(f'{"width":>6} {"batch":>5} {"slimmable ms":>13} {"dense ms":>9} {"ratio":>6} {"dense to dense":>14}')
+    for batch in (1, 8):
         for width in WIDTHS:
-            switches.append(row := measure_switch(width, max(args.repeats, 15), args.img_size))
+            rows.append(row := measure(width, batch, args))
             print(
-                f'{width:>6} {row["extra_ms"]:>9.2f} ms = {row["extra_forwards"]:.2f} forwards, '
-                f'then ratio {row["second_ratio"]:.3f}'
+                f'{width:>6} {batch:>5} {row["slimmable_ms"]:>13.2f} {row["dense_ms"]:>9.2f} {row["ratio"]:>6.3f} '
+                f'{row["dense_to_dense"]:>14.3f}'
             )
+    print('First forward after a switch (batch 1): extra time, in dense forwards, and the second forward')
+    for width in WIDTHS:
+        switches.append(row := measure_switch(width, max(args.repeats, 15), args.img_size))
+        print(
+            f'{width:>6} {row["extra_ms"]:>9.2f} ms = {row["extra_forwards"]:.2f} forwards, '
+            f'then ratio {row["second_ratio"]:.3f}'
+        )
     if args.output:
         save_json(args.output, {'forward': rows, 'switch': switches})
 

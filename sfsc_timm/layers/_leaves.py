@@ -49,6 +49,7 @@ def sliced_leaves(module: nn.Module) -> Iterator[list[Tensor]]:
                 found[name] = leaf.detach().requires_grad_(parameter.requires_grad)
                 leaves.append(found[name])
             if state is not None:
+                state.forget()
                 state.leaves = found
         yield leaves
     finally:

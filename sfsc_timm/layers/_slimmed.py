@@ -20,6 +20,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from functools import cache, wraps
+from operator import attrgetter, is_, itemgetter
+from types import MethodType
 from typing import Any, NamedTuple
 
 import torch
@@ -79,7 +81,7 @@ class SlimState:
         attributes: Plain attributes to set on the module at each width.
         index: Number of the active width.
         leaves: Tensors that stand in for slices, see `sfsc_timm.layers.sliced_leaves`.
-        ready: Tensors for the module's forward that `prepared` has checked, for the length of a forward of the model.
+        is_running: Of the model's root: whether `prepared` has its tensors in place.
     """
 
     def __init__(self, widths: tuple[float, ...], cuts: dict[str, Cut], attributes: tuple[Attributes, ...]) -> None:
@@ -88,9 +90,10 @@ class SlimState:
         self.attributes = attributes
         self.index = len(widths) - 1
         self.leaves: dict[str, Tensor] = {}
-        self.ready: dict[str, Tensor | None] | None = None
+        self.is_running = False
         self._kept: _Kept | None = None
-        self._members: list[tuple[nn.Module, SlimState]] | None = None
+        self._whole: _Whole | None = None
+        self._root: SlimState | None = None  # whose `_whole` has a part in this
 
     def __deepcopy__(self, memo: dict[int, Any]) -> SlimState:
         """Same geometry and width; copies and leaves stay behind, they belong to the original's tensors."""
@@ -99,7 +102,7 @@ class SlimState:
         return new
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, 'leaves': {}, 'ready': None, '_kept': None, '_members': None}
+        return {**self.__dict__, 'leaves': {}, 'is_running': False, '_kept': None, '_whole': None, '_root': None}
 
     def switch(self, module: nn.Module, index: int) -> None:
         """Makes width number `index` the active one of `module`, the owner of this state."""
@@ -114,6 +117,9 @@ class SlimState:
             for source in self._kept.watched:
                 watch(source, False)
             self._kept = None
+        if self._root is not None:
+            self._root._whole = None
+            self._root = None
 
     def read(self, module: nn.Module, name: str) -> Tensor | None:
         """Tensor `name` of `module` at the active width, for whoever reads it outside of the module's forward."""
@@ -127,10 +133,10 @@ class SlimState:
         """Tensors of `module` at the active width for one forward of it."""
         if self.leaves or module.training or torch.is_grad_enabled() or _in_transform():
             return {name: self.leaves[name] if name in self.leaves else self.cut(module, name) for name in self.cuts}
-        return self.checked(module)
+        return self.checked(module).tensors
 
-    def checked(self, module: nn.Module) -> dict[str, Tensor | None]:
-        """Tensors for a forward in evaluation: those kept, or new ones if something happened to their sources."""
+    def checked(self, module: nn.Module) -> _Kept:
+        """What a forward in evaluation uses: what is kept, or new copies if something happened to their sources."""
         kept = self._kept
         if kept is None or not kept.holds():
             # Not forgotten first: a parameter that stays keeps the alias by which someone may still write to it.
@@ -139,7 +145,7 @@ class SlimState:
                 if not any(source is new for new in self._kept.watched):
                     watch(source, False)
             kept = self._kept
-        return kept.tensors
+        return kept
 
     def cut(self, module: nn.Module, name: str) -> Tensor | None:
         """Tensor `name` of `module` at the active width as a view of the stored one, whatever the mode."""
@@ -241,11 +247,9 @@ def _slimmed_class(base: Any, names: tuple[str, ...]) -> Any:
 
     @wraps(base.forward)
     def forward(module: Any, *args: Any, **kwargs: Any) -> Any:
-        tensors = module._slim.ready
-        if tensors is None:
-            if torch.compiler.is_compiling():  # the slices are part of the graph: nothing to keep, nothing to go stale
-                return base.forward(module, *args, **kwargs)
-            tensors = module._slim.gather(module)
+        if torch.compiler.is_compiling():  # the slices are part of the graph: nothing to keep, nothing to go stale
+            return base.forward(module, *args, **kwargs)
+        tensors = module._slim.gather(module)
         own = module.__dict__
         own.update(tensors)  # found before the reader, at the speed of any attribute
         try:
@@ -288,30 +292,88 @@ def attach(module: Any, state: SlimState, *, traced: bool = True) -> None:
         module.__class__ = cls
 
 
-@contextmanager
-def prepared(model: nn.Module) -> Iterator[None]:
-    """Checks all evaluation copies of a model at once, for one forward of it.
+class _Whole:
+    """Evaluation tensors of all modules of a model, put in place and checked together.
 
     Each module can do it alone, but between two convolutions nothing of it is in the processor's cache any more, and
-    at batch 1 that would cost several percent.
+    at batch 1 that would cost ten percent. What `_Kept.holds` asks of one module is asked here of all, by C loops.
+
+    Args:
+        model: A slimmable model; only its modules that are in evaluation take part.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        members = [(child, state) for child, state in slim_states(model) if state.cuts]
+        self._dicts = [child.__dict__ for child, _ in members]
+        self._training = [child.training for child, _ in members]
+        self._tensors: list[dict[str, Any]] = [{} for _ in members]
+        found: list[_Kept] = []
+        for (child, state), tensors in zip(members, self._tensors, strict=True):
+            if not (state.leaves or child.training):
+                kept = state.checked(child)
+                # The forward that looks after its own tensors makes way for the plain one.
+                tensors.update(kept.tensors, forward=MethodType(_dense_class(child).forward, child))
+                state._root = model.__dict__['_slim']
+                found.append(kept)
+        self._clock = CLOCK[0]
+        self._holders = [holder for k in found for holder, _, _ in k.sources]
+        self._names = [name for k in found for _, name, _ in k.sources]
+        self._sources = [source for k in found for _, _, source in k.sources]
+        self._counted = [tensor for k in found for tensor, _ in k.versions]
+        self._versions = [version for k in found for _, version in k.versions]
+        self._placed = [tensor for k in found for tensor, _ in k.places]
+        self._places = [place for k in found for _, place in k.places]
+
+    def holds(self) -> bool:
+        """Whether nothing happened to any source or module."""
+        return (
+            self._clock == CLOCK[0]
+            and list(map(_training_of, self._dicts)) == self._training
+            and all(map(is_, map(dict.get, self._holders, self._names), self._sources))
+            and list(map(_version_of, self._counted)) == self._versions
+            and list(map(Tensor.data_ptr, self._placed)) == self._places
+        )
+
+    def install(self) -> None:
+        """Puts the tensors where modules find them at the speed of any attribute, before the readers."""
+        for own, tensors in zip(self._dicts, self._tensors, strict=True):
+            own.update(tensors)
+
+    def remove(self) -> None:
+        """Takes them away again: whoever reads a tensor outside of a forward may write to it."""
+        for own, tensors in zip(self._dicts, self._tensors, strict=True):
+            for name in tensors:
+                own.pop(name, None)
+
+
+_version_of = attrgetter('_version')
+_training_of = itemgetter('training')
+
+
+def _dense_class(module: Any) -> Any:
+    return module._dense_class
+
+
+@contextmanager
+def prepared(model: nn.Module) -> Iterator[None]:
+    """Has all evaluation copies of a model in place for one forward of it.
+
+    For that long, its modules give the copies to whoever asks: a hook must not write to what it reads there.
     """
     root: SlimState = model.__dict__['_slim']
-    if torch.is_grad_enabled() or root.ready is not None or torch.compiler.is_compiling() or _in_transform():
+    if torch.is_grad_enabled() or root.is_running or torch.compiler.is_compiling() or _in_transform():
         yield
         return
-    if root._members is None:
-        root._members = [(child, state) for child, state in slim_states(model) if state.cuts]
-    members = root._members
-    root.ready = {}
+    whole = root._whole
+    if whole is None or not whole.holds():
+        whole = root._whole = _Whole(model)
+    root.is_running = True
     try:
-        for child, state in members:
-            if not (state.leaves or child.training):
-                state.ready = state.checked(child)
+        whole.install()
         yield
     finally:
-        root.ready = None
-        for _, state in members:
-            state.ready = None
+        whole.remove()
+        root.is_running = False
 
 
 def slim_state(module: nn.Module) -> SlimState | None:

@@ -592,3 +592,36 @@ def test_a_model_made_under_inference_mode() -> None:
         after = model(x)
         assert_far_from(after, before)
         assert_close_to(after, logits_by_hand(RESNET, model, x))
+
+
+def in_place(model: Any) -> list[str]:
+    """What a forward has put before the readers of any module."""
+    return [name for child in model.modules() for name in ('forward', 'weight', 'running_mean') if name in vars(child)]
+
+
+def test_the_tensors_are_in_place_for_a_forward_only(model: Any) -> None:
+    seen: list[list[str]] = []
+    handle = model.layer2.register_forward_hook(lambda *_: seen.append(in_place(model)))
+    predict(model, images())
+    handle.remove()
+    assert {'forward', 'weight', 'running_mean'} == set(seen[0])
+    assert not in_place(model)
+
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    handle = model.layer2.register_forward_hook(stop)
+    with pytest.raises(KeyboardInterrupt):
+        predict(model, images())
+    handle.remove()
+    assert not in_place(model)
+    assert_close_to(predict(model, images()), logits_by_hand(RESNET, model, images()))
+
+
+def test_a_part_in_training_keeps_its_own_forward(model: Any) -> None:
+    model.layer1.train()
+    before = model.layer1[0].bn1.running_mean.clone()
+    predict(model, images())
+    assert_far_from(model.layer1[0].bn1.running_mean, before)
+    model.layer1.eval()
+    assert_close_to(predict(model, images()), logits_by_hand(RESNET, model, images()))
