@@ -16,12 +16,13 @@ from timm.models._hub import load_model_config_from_path
 from torch import nn
 
 from ..models import Slimmable
+from ._client import clear_errors
 from ._dense import DenseWidths
 from ._folders import SECTION
 from ._identity import compatibility_id
 from ._read import fill, read_weights
 
-__all__ = ['Checkpoint', 'load_checkpoint_model']
+__all__ = ['Checkpoint', 'download', 'load_checkpoint_model', 'load_configured', 'read_section']
 
 _HUB = ('hf-hub:', 'hf_hub:')
 _SUFFIXES = ('.safetensors', '.pth', '.pt', '.tar', '.bin', '.ckpt')
@@ -98,6 +99,8 @@ def load_checkpoint_model(
     Raises:
         FileNotFoundError: There is no such file or folder, or a part of it is missing.
         ValueError: It is corrupt, does not fit the model, is not known to timm, or has no such width.
+        ConnectionError: It is on the Hub, but not in the cache, and there is no network.
+        PermissionError: It is private on the Hub.
     """
     name = str(source).removeprefix('local-dir:')
     args: Mapping[str, Any] = {}
@@ -114,7 +117,8 @@ def load_checkpoint_model(
     if not section and not isinstance(loaded, Slimmable):
         loaded.reset_classifier(0)  # type: ignore[operator]
     identity = section.get('compatibility') or compatibility_id(loaded)
-    if not isinstance(loaded, Slimmable | DenseWidths):
+    # A folder of one width may hold a slimmable model of that one width, where plain timm has no narrower one.
+    if not isinstance(loaded, Slimmable | DenseWidths) or (isinstance(loaded, Slimmable) and 'width' in section):
         loaded = DenseWidths({section.get('width', 1.0): loaded})
     if width is not None:
         loaded.set_width(width)
@@ -126,7 +130,7 @@ def _load_folder(folder: Path, source: str) -> tuple[nn.Module, Mapping[str, Any
         weights = next((folder / name for name in _WEIGHTS if (folder / name).is_file()), None)
         if weights is None:
             raise FileNotFoundError(f'{source!r} holds a config.json but none of {", ".join(_WEIGHTS)}.')
-        return _load_configured(weights)
+        return load_configured(weights)
     parts = [_load_folder(part, str(part)) for part in sorted(folder.iterdir()) if (part / 'config.json').is_file()]
     if not parts:
         raise FileNotFoundError(
@@ -140,15 +144,32 @@ def _load_folder(folder: Path, source: str) -> tuple[nn.Module, Mapping[str, Any
     return DenseWidths({section['width']: part for part, section in parts}), parts[-1][1]
 
 
-def _load_configured(weights: Path) -> tuple[nn.Module, Mapping[str, Any]]:
-    """Loads a file whose folder has a config.json; returns the model and our section of the config."""
-    config = weights.with_name('config.json')
+def read_section(config: Path) -> dict[str, Any]:
+    """Our own section of a config.json; empty where it has none.
+
+    Raises:
+        ValueError: It is no config.
+    """
     try:
-        section = dict(json.loads(config.read_text(encoding='utf-8')).get(SECTION, {}))
+        return dict(json.loads(config.read_text(encoding='utf-8')).get(SECTION, {}))
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ValueError(f"{str(config)!r} is no config of timm's ({error!r}).") from error
+
+
+def load_configured(weights: Path, **changes: Any) -> tuple[nn.Module, Mapping[str, Any]]:
+    """Loads a file whose folder has a config.json; returns the model and our section of the config.
+
+    Args:
+        weights: The file.
+        **changes: Arguments of `timm.create_model` that replace the config's.
+    """
+    config = weights.with_name('config.json')
+    section = read_section(config)
+    try:
         pretrained_cfg, name, args = load_model_config_from_path(config.parent)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{str(config)!r} is no config of timm's ({error!r}).") from error
-    model = _create(str(weights), name, {**args, 'pretrained_cfg': pretrained_cfg})
+    model = _create(str(weights), name, {**args, **changes, 'pretrained_cfg': pretrained_cfg})
     fill(model, read_weights(weights).state, str(weights))
     return model, section
 
@@ -158,7 +179,7 @@ def _load_file(
 ) -> tuple[nn.Module, Mapping[str, Any], Mapping[str, Any]]:
     """Loads a file; returns the model, our section of the config, and the training script's arguments."""
     if path.suffix == '.safetensors' and model is None and path.with_name('config.json').is_file():
-        return *_load_configured(path), {}
+        return *load_configured(path), {}
     weights = read_weights(path, use_ema)
     name = model or weights.args.get('model')
     if name is None:
@@ -213,11 +234,28 @@ def _preprocessing(
 
 
 def _download(source: str) -> Path:
-    """Brings a repository of the Hugging Face Hub, or finds it in the cache."""
+    name, _, revision = source.split(':', 1)[1].partition('@')
+    return download(name, revision or None)
+
+
+def download(repo: str, revision: str | None = None) -> Path:
+    """Brings config and weights of one revision from the Hugging Face Hub, or finds them in the cache.
+
+    Returns:
+        The folder in the cache.
+
+    Raises:
+        ValueError: There is no such repository or revision.
+        PermissionError: The Hub wants a login.
+        ConnectionError: No network, and not in the cache.
+    """
     from huggingface_hub import snapshot_download
 
-    name, _, revision = source.split(':', 1)[1].partition('@')
+    what = f'hf-hub:{repo}' + (f'@{revision}' if revision else '')
     try:
-        return Path(snapshot_download(name, revision=revision or None, allow_patterns=['config.json', _WEIGHTS[0]]))
-    except (OSError, ValueError) as error:
-        raise ValueError(f'{source!r} could not be fetched from the Hugging Face Hub: {error}') from error
+        with clear_errors(what):
+            return Path(snapshot_download(repo, revision=revision, allow_patterns=['config.json', _WEIGHTS[0]]))
+    except (ConnectionError, PermissionError):
+        raise
+    except OSError as error:
+        raise ValueError(f'{what!r} could not be fetched from the Hugging Face Hub: {error}') from error
