@@ -15,9 +15,12 @@ __all__ = ['main']
 # Sub-command and what it does; its module has `add_arguments(parser)` and `run(args)`.
 COMMANDS = {
     'quickstart': 'train compatible widths in minutes, see the matrix, search with a small model',
+    'train': 'train all widths by SFSC or another recipe, resumable at any step',
     'eval': 'every query width against every gallery width of a checkpoint, on any data set',
     'index': 'embed a folder of images into a gallery',
     'search': 'search a gallery, at another width if you like',
+    'publish': 'put a checkpoint on the Hugging Face Hub, a branch for each width',
+    'export': 'write widths as ONNX, as int8 too if you like',
     'data': 'list and summarise data sets, build the emoji benchmark',
 }
 _MODULES = {'eval': 'evaluate'}  # where it is not called as the command
@@ -52,8 +55,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         args.run(args)
-    except KeyboardInterrupt:
-        return fail('stopped', status=130)
+    except KeyboardInterrupt as stop:
+        return fail(str(stop) or 'stopped', status=130)
     except (ValueError, OSError, FloatingPointError, ImportError) as error:
         return fail(str(error))
     return 0

@@ -145,8 +145,8 @@ def _train(
     task = SFSCTask(model, 'evidential', {'evidence': 'exp'}, seed=args.seed)
     with progress_bar(terminal) as bar:
         line = bar.add_task(f'SFSC, widths {", ".join(f"{w:g}" for w in model.widths)}', total=len(train) * args.epochs)
-        config = Fit(epochs=args.epochs, lr=args.lr)
-        rows = list(fit(task, train, config, on_step=lambda step, _: bar.update(line, completed=step)))
+        config = Fit(epochs=args.epochs, lr=args.lr, warmup_lr=args.lr / 100, warmup_epochs=min(1, args.epochs - 1))
+        rows = list(fit(task, train, config, on_step=lambda loop: bar.update(line, completed=loop.updates)))
     model.to(memory_format=torch.contiguous_format)  # as it is saved
     return rows
 

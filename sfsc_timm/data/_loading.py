@@ -51,20 +51,25 @@ class _Order:
         self.batch_size = batch_size
         self.sampler = sampler
         self.seed = seed
+        self.first = 0
 
     def __len__(self) -> int:
         return -(-self.size // self.batch_size) if self.sampler is None else len(self.sampler)
 
-    def __iter__(self) -> Iterator[list[int]]:
+    def __iter__(self) -> Iterator[tuple[list[int], np.random.Generator]]:
+        """Yields each batch from number `first` on, with its own source of augmentation."""
+        first, self.first = self.first, 0
+        epoch = 0 if self.sampler is None else self.sampler.epoch
+        for number, indices in enumerate(self._all()):
+            if number >= first:
+                yield indices, np.random.default_rng([self.seed, epoch, number])
+
+    def _all(self) -> Iterator[list[int]]:
         if self.sampler is not None:
             yield from self.sampler
         else:
             for start in range(0, self.size, self.batch_size):
                 yield list(range(start, min(start + self.batch_size, self.size)))
-
-    def random(self) -> np.random.Generator:
-        """Source of the augmentation's seeds: the same for an epoch however it is reached."""
-        return np.random.default_rng([self.seed, 0 if self.sampler is None else self.sampler.epoch])
 
 
 class Batches(ABC):
@@ -84,6 +89,12 @@ class Batches(ABC):
 
     def __len__(self) -> int:
         return len(self._order)
+
+    def start_at(self, batch: int) -> None:
+        """Has the next iteration begin with this batch, as if those before it had been served."""
+        if not 0 <= batch <= len(self):
+            raise ValueError(f'batch must be in [0, {len(self)}], got {batch}.')
+        self._order.first = batch
 
     @abstractmethod
     def __iter__(self) -> Iterator[Batch]:
@@ -137,8 +148,7 @@ class _KeyedIndices:
         return len(self._order)
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        random = self._order.random()
-        for indices in self._order:
+        for indices, random in self._order:
             yield list(zip(indices, random.integers(2**62, size=len(indices)).tolist(), strict=True))
 
 
@@ -168,8 +178,7 @@ class MemoryBatches(Batches):
         self._cameras = torch.tensor([s.camera for s in samples])
 
     def __iter__(self) -> Iterator[Batch]:
-        random = self._order.random()
-        for chosen in self._order:
+        for chosen, random in self._order:
             indices = torch.tensor(chosen)
             generator = torch.Generator().manual_seed(int(random.integers(2**62)))
             images = self._transform(self._images[indices], generator)
@@ -221,6 +230,7 @@ def make_transforms(
     *,
     interpolation: str = 'bicubic',
     hflip: float | None = None,
+    erase: float = 0.0,
 ) -> tuple[ImageTransform | TensorTransform, ImageTransform | TensorTransform]:
     """Builds the usual (training, evaluation) transforms for a data set and a model's input.
 
@@ -234,9 +244,12 @@ def make_transforms(
         std: Standard deviation of each channel, in [0, 1].
         interpolation: How files are resized.
         hflip: Probability of a horizontal flip in training; by default 0 for arrays and 0.5 for files.
+        erase: Probability of random erasing in training.
     """
     if fits_memory(data, input_size):
-        augment = TensorTransform(mean, std, shift=0.08, rotate=8.0, zoom=0.15, contrast=0.2, hflip=hflip or 0.0)
+        augment = TensorTransform(
+            mean, std, shift=0.08, rotate=8.0, zoom=0.15, contrast=0.2, hflip=hflip or 0.0, erase=erase
+        )
         return augment, TensorTransform(mean, std)
     train = train_transform(
         input_size,
@@ -244,6 +257,7 @@ def make_transforms(
         std,
         crop='pad' if data.cameras else 'resized',
         hflip=0.5 if hflip is None else hflip,
+        erase=erase,
         interpolation=interpolation,
     )
     crop_mode: Literal['squash', 'center'] = 'squash' if data.cameras else 'center'

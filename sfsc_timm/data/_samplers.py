@@ -125,6 +125,40 @@ class PKSampler(EpochSampler):
         return cards
 
 
+class ShardSampler(EpochSampler):
+    """One process's part of every batch of another sampler: whole identities, where they divide by the processes.
+
+    Args:
+        sampler: Draws the batches of all processes together.
+        rank: This process's number.
+        world_size: Number of processes.
+
+    Raises:
+        ValueError: If rank is out of its range.
+    """
+
+    def __init__(self, sampler: EpochSampler, rank: int, world_size: int) -> None:
+        super().__init__(sampler.seed)
+        if not 0 <= rank < world_size:
+            raise ValueError(f'rank must be in [0, {world_size}), got {rank}.')
+        self.sampler = sampler
+        self.rank = rank
+        self.world_size = world_size
+
+    def set_epoch(self, epoch: int) -> None:
+        """Chooses the epoch that the next iteration draws."""
+        super().set_epoch(epoch)
+        self.sampler.set_epoch(epoch)
+
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for batch in self.sampler:
+            bounds = [len(batch) * part // self.world_size for part in (self.rank, self.rank + 1)]
+            yield batch[bounds[0] : bounds[1]]
+
+
 def _at_least(name: str, value: int, least: int) -> int:
     if value < least:
         raise ValueError(f'{name} must be at least {least}, got {value}.')

@@ -104,7 +104,7 @@ def plot_accuracy_cost(matrix: CompatibilityMatrix, path: str | Path, *, title: 
 def plot_training(
     rows: Sequence[Mapping[str, Any]] | str | Path, path: str | Path, *, title: str | None = None
 ) -> Path:
-    """Curves of a training run: loss per width, uncertainty, conflict rate and mAP, as far as they were logged.
+    """Curves of a training run: loss per width, uncertainty, conflicts, gradient norms and mAP, as far as logged.
 
     Args:
         rows: One mapping per log line, or a CSV file of them. The x axis is `step` or `epoch` (else the row number);
@@ -117,7 +117,13 @@ def plot_training(
         The path.
     """
     rows = _read_rows(rows)
-    panels = {'loss': 'Loss', 'uncertainty': 'Mean uncertainty', 'conflict_rate': 'Conflict rate', 'mAP': 'mAP (%)'}
+    panels = {
+        'loss': 'Loss',
+        'uncertainty': 'Mean uncertainty',
+        'conflict_rate': 'Conflict rate',
+        'gradnorm': 'Gradient norm',
+        'mAP': 'mAP (%)',
+    }
     names = list(dict.fromkeys(name for row in rows for name in row))
     shown = {key: found for key in panels if (found := [n for n in names if n == key or n.startswith(f'{key}_')])}
     if not shown:

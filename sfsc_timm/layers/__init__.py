@@ -1,7 +1,7 @@
 """Building blocks: the slimmable engine and the layers on top of the backbone."""
 
 from ._cuts import Cut, PrivateCut, SharedCut
-from ._heads import CosineLinear, create_neck, fold_neck
+from ._heads import CosineLinear, classify_fixed, create_neck, fold_neck
 from ._leaves import sliced_leaves
 from ._slimmed import SlimState, densify, prepared, slim_state, slim_states
 from ._slimming import NORMS, slim
@@ -13,6 +13,7 @@ __all__ = [
     'PrivateCut',
     'SharedCut',
     'SlimState',
+    'classify_fixed',
     'create_neck',
     'densify',
     'fold_neck',

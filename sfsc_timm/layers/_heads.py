@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ['CosineLinear', 'create_neck', 'fold_neck']
+__all__ = ['CosineLinear', 'classify_fixed', 'create_neck', 'fold_neck']
 
 
 class CosineLinear(nn.Module):
@@ -43,6 +43,24 @@ class CosineLinear(nn.Module):
     def extra_repr(self) -> str:
         """What `print(model)` shows."""
         return f'in_features={self.in_features}, out_features={self.out_features}, scale={self.scale}'
+
+
+def classify_fixed(classifier: nn.Module, embedding: Tensor) -> Tensor:
+    """Logits (B, C) of embeddings (B, D) by a linear or cosine classifier that is not trained by them.
+
+    Raises:
+        ValueError: If it is another kind of classifier.
+    """
+    if isinstance(classifier, CosineLinear):
+        weight = F.normalize(classifier.weight.detach(), dim=-1)
+        return classifier.scale * F.linear(F.normalize(embedding, dim=-1), weight)
+    if isinstance(classifier, nn.Linear):
+        return F.linear(
+            embedding,
+            classifier.weight.detach(),
+            classifier.bias if classifier.bias is None else classifier.bias.detach(),
+        )
+    raise ValueError(f'classifier must be a Linear or a CosineLinear, got {type(classifier).__name__}')
 
 
 def create_neck(in_features: int, embed_dim: int, norm: bool, device: Any = None, dtype: Any = None) -> nn.Module:

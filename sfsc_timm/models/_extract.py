@@ -55,7 +55,7 @@ def extract(model: Slimmable, width: float | None = None, head: bool = False, pl
     if not plain:
         return dense
     name = model.pretrained_cfg['architecture'].removeprefix('sfsc_')
-    args = {**classes.plain_args(width, model._family_args), 'num_classes': dense.num_classes}
+    args = {**classes.plain_args(width * model._full_width, model._family_args), 'num_classes': dense.num_classes}
     return _to_plain(dense, name, args, classes)
 
 
@@ -80,7 +80,7 @@ def _become_dense(dense: Any, model: Slimmable, classifier: nn.Module) -> None:
     dense.__class__ = cls.__mro__[cls.__mro__.index(_slimmable()) + 1]
     for name in ('neck', 'fc'):
         dense._modules.pop(name)
-    for name in ('embed_dim', '_family_args', '_pooled_sizes', '_classifier', '_neck_norm', '_slim'):
+    for name in ('embed_dim', '_family_args', '_full_width', '_pooled_sizes', '_classifier', '_neck_norm', '_slim'):
         dense.__dict__.pop(name, None)
     for entry in dense.feature_info:
         entry.pop('num_chs_by_width', None)

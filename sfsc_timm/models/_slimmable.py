@@ -44,6 +44,7 @@ class Slimmable(nn.Module):
     neck: nn.Module
     fc: nn.Module
     _family_args: dict[str, Any]
+    _full_width: float
     _pooled_sizes: tuple[int, ...]
     _classifier: tuple[str, float]
     _neck_norm: bool
@@ -85,6 +86,7 @@ class Slimmable(nn.Module):
         classifier_type: str = 'linear',
         cosine_scale: float = 16.0,
         num_classes: int = 1000,
+        full_width: float = 1.0,
         device: Any = None,
         dtype: Any = None,
         **kwargs: Any,
@@ -99,6 +101,8 @@ class Slimmable(nn.Module):
             classifier_type: 'linear' (with bias) or 'cosine' (scaled cosines, no bias).
             cosine_scale: Factor on the cosines.
             num_classes: Classes of the shared classifier; 0 for none, the output is then the embedding.
+            full_width: What the widths are fractions of. With 0.25 and widths=(1.0,) it is the network that width 0.25
+                would be, initialised and trained on its own.
             device: Where to put the parameters.
             dtype: Their type.
             **kwargs: The timm family's own arguments.
@@ -111,15 +115,19 @@ class Slimmable(nn.Module):
         index = _index(widths, width)
         if embed_dim < 0 or num_classes < 0:
             raise ValueError(f'embed_dim and num_classes must be >= 0, got {embed_dim} and {num_classes}')
+        if not 0.0 < full_width <= 1.0:
+            raise ValueError(f'full_width must be in (0, 1], got {full_width}; 1.0 is the whole network')
         if classifier_type not in ('linear', 'cosine'):
             raise ValueError(f"classifier_type must be 'linear' or 'cosine', got {classifier_type!r}")
-        model: Any = cls.dense(1.0, num_classes=0, device=device, dtype=dtype, **kwargs)
-        twins: list[Any] = [cls.dense(w, num_classes=0, device='meta', dtype=dtype, **kwargs) for w in widths[:-1]]
+        scales = [w * full_width for w in widths]
+        model: Any = cls.dense(scales[-1], num_classes=0, device=device, dtype=dtype, **kwargs)
+        twins: list[Any] = [cls.dense(s, num_classes=0, device='meta', dtype=dtype, **kwargs) for s in scales[:-1]]
         slim(model, twins, widths, cls.packed)
         if slim_state(model) is None:  # widths=(1.0,): nothing differs, but the root still answers for its widths
             model.__dict__['_slim'] = SlimState(widths, {}, ({},) * len(widths))
         model.__class__ = cls
         model._family_args = kwargs
+        model._full_width = full_width
         model._pooled_sizes = tuple(m.head_hidden_size for m in (*twins, model))
         model._classifier = (classifier_type, cosine_scale)
         model.embed_dim = embed_dim

@@ -66,7 +66,7 @@ class Replica(nn.Module):
         self.synchronises = True
         self._broadcasts_buffers = broadcast_buffers
         self._group = group
-        self._broadcast([*module.parameters(), *module.buffers()])
+        self.broadcast([*module.parameters(), *module.buffers()])
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The model's own."""
@@ -88,7 +88,7 @@ class Replica(nn.Module):
     def broadcast_buffers(self) -> None:
         """Takes over the first process's buffers, if that is wanted."""
         if self._broadcasts_buffers:
-            self._broadcast(list(self.module.buffers()))
+            self.broadcast(list(self.module.buffers()))
 
     def broadcast_state(self, get: Callable[[], Tensor], put: Callable[[Tensor], Any]) -> None:
         """Takes over the first process's state of a random generator."""
@@ -126,7 +126,7 @@ class Replica(nn.Module):
         return 0 if self._group is None else dist.get_global_rank(self._group, 0)
 
     @torch.no_grad()
-    def _broadcast(self, tensors: Sequence[Tensor]) -> None:
+    def broadcast(self, tensors: Sequence[Tensor]) -> None:
         """Overwrites the tensors by the first process's, one message per type."""
         for dtype in sorted({tensor.dtype for tensor in tensors}, key=str):
             same = [tensor.detach() for tensor in tensors if tensor.dtype == dtype]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import prod
 
-from torch import nn
+from torch import Tensor, nn
 
 from ..gradients import PrivateSegments, SharedSlices, SliceLayout
 from ..layers import PrivateCut, SharedCut, slim_state
@@ -13,10 +14,14 @@ from ..models import get_widths
 __all__ = ['slice_layout']
 
 
-def slice_layout(model: nn.Module) -> SliceLayout:
+def slice_layout(model: nn.Module, extra: Sequence[Tensor] = ()) -> SliceLayout:
     """Layout of all parameters of a slimmable model, in the order of `model.parameters()`.
 
     A dimension that packs several equal parts (qkv) becomes two, so that every slice is a leading one.
+
+    Args:
+        model: The slimmable model.
+        extra: Parameters beside it that every width uses whole; they come last.
 
     Raises:
         ValueError: If `model` is not slimmable.
@@ -35,6 +40,7 @@ def slice_layout(model: nn.Module) -> SliceLayout:
                 layout.append(SharedSlices(tuple(_unpacked(shape, cut.parts) for shape in cut.shapes)))
             else:
                 layout.append(SharedSlices((tuple(parameter.shape),) * num_widths))
+    layout += [SharedSlices((tuple(parameter.shape),) * num_widths) for parameter in extra]
     return SliceLayout(layout)
 
 

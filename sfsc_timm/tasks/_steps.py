@@ -75,23 +75,24 @@ class MicroStep:
         self.keeps_graphs = keeps_graphs
         self.replica = replica
         self.result = weakref.ref(result)
-        self._widths: list[WidthStep] = []
+        self._widths: dict[int, WidthStep] = {}
         self._is_done = False
 
-    def add(self, loss: Tensor, leaves: list[Tensor], averages: bool) -> None:
-        """Takes over the next width's loss, and its gradients if they can be taken now.
+    def add(self, index: int, loss: Tensor, leaves: list[Tensor], averages: bool) -> None:
+        """Takes over a width's loss, and its gradients if they can be taken now.
 
         Args:
+            index: Number of the width.
             loss: Scalar with a graph.
             leaves: One tensor per parameter, at the width's slice size.
             averages: Whether the averaging over processes may start now.
         """
-        self._widths.append(WidthStep(loss, leaves))
+        self._widths[index] = WidthStep(loss, leaves)
         if not self.keeps_graphs:
-            self._widths[-1].differentiate(self.replica if averages else None)
+            self._widths[index].differentiate(self.replica if averages else None)
 
     def gradients(self, factor: Tensor, averages: bool) -> list[list[Tensor | None]]:
-        """Gradients of every width, times `factor`.
+        """Gradients of every width, ascending, times `factor`.
 
         Args:
             factor: Factor of the loss ().
@@ -104,12 +105,12 @@ class MicroStep:
             raise RuntimeError('backward was called twice on one loss: call the task again, its graph is gone')
         self._is_done = True
         if self.keeps_graphs:
-            for width in self._widths:  # each width's message travels during the next one's backward
+            for width in self._widths.values():  # each width's message travels during the next one's backward
                 width.differentiate(self.replica if averages else None, factor)
-            return [width.gradients(None) for width in self._widths]
+            return [self._widths[index].gradients(None) for index in sorted(self._widths)]
         if self.replica is not None:
             self.replica.check_agreement(factor)
-        return [width.gradients(factor) for width in self._widths]
+        return [self._widths[index].gradients(factor) for index in sorted(self._widths)]
 
 
 class HandOver(torch.autograd.Function):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,9 +14,10 @@ from timm.utils import unwrap_model
 from torch import Tensor, nn
 
 from ..gradients import GradientProjection, Projection
-from ..layers import sliced_leaves
-from ..losses import SubModelLoss, create_loss, kl_annealing, list_losses
+from ..layers import classify_fixed, sliced_leaves
+from ..losses import Objective, Reference, SubModelLoss, SubModelOutput, create_loss, kl_annealing, list_losses
 from ..models import at_width, get_width, get_widths, set_width
+from ._outputs import embedding_of, run_with_embedding
 from ._replica import Replica
 from ._slices import slice_layout
 from ._steps import HandOver, MicroStep, StepResult
@@ -52,11 +54,15 @@ class SFSCTask(TrainingTask):
 
     Args:
         model: Slimmable model with a classifier.
-        criterion: Loss of each sub-model: 'evidential' (SFSC's, from uncertainty), 'cross_entropy', or a module.
+        criterion: Loss of each sub-model: 'evidential' (SFSC's, from uncertainty), 'cross_entropy', a module of the
+            same interface, or a `sfsc_timm.losses.Objective`, which also sees embeddings and the full-width model. An
+            objective's own parameters are trained, too: give `task.extra_parameters` to the optimizer.
         criterion_kwargs: Options of the loss, if it is given by name.
         aggregation: 'pcgrad' (SFSC's projection), 'sum', or any weighting that `GradientProjection` takes.
         scope: Over which parameters gradients are compared: 'shell', 'global' or 'layer'.
         kl_annealing_steps: Updates over which the loss's regulariser is let in; 0 for all of it from the start.
+        reference: Trained full-width model that an objective looks up to, not trained here; None for the full width of
+            `model` itself.
         seed: Of the projection's random orders; the same on every process.
         device: Device of the task.
         dtype: Type of the task.
@@ -69,11 +75,12 @@ class SFSCTask(TrainingTask):
     def __init__(
         self,
         model: nn.Module,
-        criterion: str | SubModelLoss = 'evidential',
+        criterion: str | SubModelLoss | Objective = 'evidential',
         criterion_kwargs: dict[str, Any] | None = None,
         aggregation: Any = 'pcgrad',
         scope: str = 'shell',
         kl_annealing_steps: int = 0,
+        reference: nn.Module | None = None,
         seed: int = 0,
         device: torch.device | None = None,
         dtype: torch.dtype | None = None,
@@ -85,18 +92,21 @@ class SFSCTask(TrainingTask):
             raise ValueError(f'kl_annealing_steps must be >= 0, got {kl_annealing_steps}')
         self.widths = get_widths(model)
         self.trainable_module = model
-        self.criterion = _create_criterion(criterion, criterion_kwargs).to(device=self.device)
+        self.objective = _create_objective(criterion, criterion_kwargs).to(device=self.device)
+        self.reference = None if reference is None else reference.to(self.device).eval().requires_grad_(False)
+        self.extra_parameters = list(self.objective.parameters())
         self.kl_annealing_steps = kl_annealing_steps
         self.last_projection: Projection | None = None
         generator = torch.Generator().manual_seed(seed)
-        self.projection = GradientProjection(slice_layout(model), aggregation, scope, generator)
-        self._sums = GradientSums(list(model.parameters()), self.projection)
+        layout = slice_layout(model, self.extra_parameters)
+        self.projection = GradientProjection(layout, aggregation, scope, generator)
+        self._sums = GradientSums([*model.parameters(), *self.extra_parameters], self.projection)
         if verbose:
             _logger.info(
                 'SFSCTask: widths %s jointly, criterion %s, aggregation %s, scope %s; output, validation and EMA are '
                 'those of width %g.',
                 ', '.join(f'{width:g}' for width in self.widths),
-                self.criterion,
+                self.objective.loss,
                 aggregation,
                 scope,
                 get_width(model),
@@ -125,19 +135,9 @@ class SFSCTask(TrainingTask):
             if replica is not None and self.trainable_module.training:
                 replica.broadcast_buffers()
             step = MicroStep(self._computes_in_half(input), replica, result)
-        model = unwrap_model(self.trainable_module)
-        active = get_width(model)
-        losses, uncertainties = [], []
-        with at_width(model, active):  # to come back to it
-            for width in self.widths:
-                set_width(model, width)
-                logits, loss, uncertainty = self._run(input, target, step)
-                losses.append(loss)
-                uncertainties.append(uncertainty)
-                if width == active:
-                    result['output'] = logits
-        result['losses'] = torch.stack(losses)
-        result['uncertainty'] = torch.stack(uncertainties)
+        outputs = self._run_all(input, target, step, result)
+        result['losses'] = torch.stack([loss for loss, _ in outputs])
+        result['uncertainty'] = torch.stack([uncertainty for _, uncertainty in outputs])
         result['loss'] = result['losses'].sum()
         if step is not None:
             anchor = torch.zeros((), device=result['loss'].device, requires_grad=True)
@@ -168,6 +168,8 @@ class SFSCTask(TrainingTask):
         """
         if self._replica is not None:
             raise RuntimeError('compile must come before prepare_distributed')
+        if self.objective.uses_embedding:
+            raise RuntimeError('compile does not go with a loss on embeddings: a compiled model gives logits only')
         compiled: Any = torch.compile(self.trainable_module, backend=backend, mode=mode, **compile_kwargs)
         self.trainable_module = self.eval_model = compiled
         return self.trainable_module
@@ -187,6 +189,7 @@ class SFSCTask(TrainingTask):
         if ddp_kwargs:
             raise ValueError(f'ddp_kwargs may hold broadcast_buffers and process_group, got {sorted(ddp_kwargs)}')
         replica = Replica(self.trainable_module, buffers, group)
+        replica.broadcast(self.extra_parameters)
         replica.broadcast_state(self.projection.generator.get_state, self.projection.generator.set_state)
         unwrap_model(replica).refresh()
         self.trainable_module = replica
@@ -196,11 +199,15 @@ class SFSCTask(TrainingTask):
         """Parameters to clip; `exclude_head` leaves out the classifier's, however many they are (timm: the last 2)."""
         model = unwrap_model(self.trainable_module)
         head = {id(parameter) for parameter in model.get_classifier().parameters()} if exclude_head else set()
-        return [parameter for parameter in model.parameters() if id(parameter) not in head]
+        found = [parameter for parameter in model.parameters() if id(parameter) not in head]
+        return found if exclude_head else [*found, *self.extra_parameters]
 
     def get_task_state(self, module: nn.Module | None = None, ema: bool = False) -> dict[str, Any]:
-        """State of the random orders and of the annealing, for an exact resume."""
-        return {} if ema else self._sums.state_dict()
+        """State of the random orders, of the annealing and of the objective's own parameters, for an exact resume."""
+        if ema:
+            return {}
+        own = {'objective': self.objective.state_dict()} if self.extra_parameters else {}
+        return {**self._sums.state_dict(), **own}
 
     def load_task_state(
         self,
@@ -216,11 +223,24 @@ class SFSCTask(TrainingTask):
         """
         if not state or ema:
             return
-        if missing := {'projection', 'updates'} - set(state):
+        if missing := {'projection', 'updates', *(['objective'] if self.extra_parameters else [])} - set(state):
             if strict:
                 raise ValueError(f"state must hold SFSCTask's {sorted(missing)}, got {sorted(state)}")
             return
         self._sums.load_state_dict(state)
+        self.objective.load_state_dict(state.get('objective', {}))
+
+    def train(self, mode: bool = True) -> SFSCTask:
+        """As in torch; the reference stays in evaluation."""
+        super().train(mode)
+        if self.reference is not None:
+            self.reference.eval()
+        return self
+
+    @property
+    def criterion(self) -> SubModelLoss:
+        """The loss on logits."""
+        return self.objective.loss
 
     @property
     def _replica(self) -> Replica | None:
@@ -232,19 +252,55 @@ class SFSCTask(TrainingTask):
         autocast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
         return torch.float16 in (autocast, images.dtype)
 
-    def _run(self, images: Tensor, target: Tensor, step: MicroStep | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Logits, loss and mean uncertainty at the width of now; the loss with its gradients goes to `step`."""
+    def _run_all(
+        self, images: Tensor, target: Tensor, step: MicroStep | None, result: StepResult
+    ) -> list[tuple[Tensor, Tensor]]:
+        """Loss and mean uncertainty of every width, ascending; the output of the active one goes to `result`."""
+        model = unwrap_model(self.trainable_module)
+        active = get_width(model)
+        found: list[tuple[Tensor, Tensor]] = []
+        reference = self._follow(self.reference, images)
+        # A reference inside the network has to come first.
+        inside = self.objective.uses_reference and self.reference is None
+        order = range(len(self.widths))
+        with at_width(model, active):  # to come back to it
+            for index in reversed(order) if inside else order:
+                set_width(model, self.widths[index])
+                output, loss, uncertainty = self._run(index, images, target, reference, step)
+                if inside and index == order[-1]:
+                    classifier: Any = model.get_classifier()
+                    reference = Reference(output.embedding, partial(classify_fixed, classifier))
+                if self.widths[index] == active:
+                    result['output'] = output.logits
+                found.append((loss, uncertainty))
+        return found[::-1] if inside else found
+
+    def _follow(self, reference: Any, images: Tensor) -> Reference | None:
+        """What a finished full-width model makes of the images."""
+        if reference is None:
+            return None
+        with torch.no_grad():
+            return Reference(embedding_of(reference, images), partial(classify_fixed, reference.get_classifier()))
+
+    def _run(
+        self, index: int, images: Tensor, target: Tensor, reference: Reference | None, step: MicroStep | None
+    ) -> tuple[SubModelOutput, Tensor, Tensor]:
+        """Output, loss and mean uncertainty at the width of now, detached; the gradients go to `step`."""
         slices: AbstractContextManager[list[Tensor]] = nullcontext([])
         if step is not None:
             slices = sliced_leaves(unwrap_model(self.trainable_module))
         steps = self.kl_annealing_steps
         scale = kl_annealing(self._sums.updates, steps) if steps else 1.0
         with slices as leaves:
-            logits = self.trainable_module(images)
-            loss, uncertainty = self.criterion.with_uncertainty(logits, target, scale)
+            if self.objective.uses_embedding:
+                output = SubModelOutput(*run_with_embedding(self.trainable_module, images))
+            else:
+                logits = self.trainable_module(images)
+                output = SubModelOutput(logits, logits)  # the second is not looked at
+            loss, uncertainty = self.objective(index, output, target, reference, scale)
             if step is not None:
-                step.add(loss, leaves, averages=not self._sums.is_local)
-        return logits.detach(), loss.detach(), uncertainty.mean()
+                step.add(index, loss, [*leaves, *self.extra_parameters], averages=not self._sums.is_local)
+        return SubModelOutput(*(part.detach() for part in output)), loss.detach(), uncertainty.mean()
 
 
 def _check_model(model: nn.Module) -> None:
@@ -262,6 +318,14 @@ def _check_model(model: nn.Module) -> None:
         )
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise ValueError('model must have a parameter to train, but none of them requires a gradient')
+
+
+def _create_objective(criterion: Any, options: dict[str, Any] | None) -> Objective:
+    if isinstance(criterion, Objective):
+        if options:
+            raise ValueError(f'criterion_kwargs are for a criterion given by name, got {options} beside {criterion}')
+        return criterion
+    return Objective(_create_criterion(criterion, options))
 
 
 def _create_criterion(criterion: Any, options: dict[str, Any] | None) -> SubModelLoss:

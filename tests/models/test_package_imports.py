@@ -21,8 +21,11 @@ LEVELS = (
     {'models'},
     {'losses', 'gradients'},
     {'tasks'},
-    {'training', 'evaluation', 'hub'},
+    {'evaluation', 'recipes'},
+    {'hub'},
+    {'training'},
     {'cli', 'run', 'train_task'},
+    {'train'},
 )
 LEVEL = {name: level for level, names in enumerate(LEVELS) for name in names}
 FILES = sorted(ROOT.rglob('*.py'))

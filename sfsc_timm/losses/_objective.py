@@ -1,0 +1,98 @@
+"""What a sub-model is trained for: losses on its logits, its embeddings, and those of a reference."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from ._base import SubModelLoss
+from ._triplet import BatchHardTriplet
+
+
+class SubModelOutput(NamedTuple):
+    """What a sub-model makes of a batch.
+
+    Attributes:
+        logits: `(B, C)` of the shared classifier.
+        embedding: `(B, D)`, not normalised.
+    """
+
+    logits: Tensor
+    embedding: Tensor
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The full-width model as smaller ones look up to it. Nothing that is computed with it trains it.
+
+    Attributes:
+        embedding: `(B, D)` of the same images.
+        classify: From embeddings `(B, D)` to logits `(B, C)` by its classifier.
+    """
+
+    embedding: Tensor
+    classify: Callable[[Tensor], Tensor]
+
+
+class Objective(nn.Module):
+    """Loss of one sub-model; this one identifies by the shared classifier, as SFSC does.
+
+    Args:
+        loss: On logits.
+        triplet: On the sub-model's own embeddings; None for the loss on logits alone.
+        triplet_weight: Factor of it.
+
+    Attributes:
+        uses_embedding: Whether embeddings are needed.
+        uses_reference: Whether the sub-models below full width need the reference.
+    """
+
+    uses_reference = False
+
+    def __init__(
+        self, loss: SubModelLoss, triplet: BatchHardTriplet | None = None, triplet_weight: float = 1.0
+    ) -> None:
+        super().__init__()
+        self.loss = loss
+        self.triplet = triplet
+        self.triplet_weight = triplet_weight
+
+    @property
+    def uses_embedding(self) -> bool:
+        """Whether embeddings are needed."""
+        return self.triplet is not None
+
+    def forward(
+        self,
+        index: int,
+        output: SubModelOutput,
+        target: Tensor,
+        reference: Reference | None = None,
+        kl_scale: float | Tensor = 1.0,
+    ) -> tuple[Tensor, Tensor]:
+        """Computes the loss of one sub-model.
+
+        Args:
+            index: Number of its width, ascending.
+            output: What it makes of the batch.
+            target: Class indices `(B,)` or class probabilities `(B, C)`.
+            reference: The full-width model, if the objective uses it and this is not that model itself.
+            kl_scale: Annealing factor of the loss's regulariser.
+
+        Returns:
+            The loss (), and the uncertainty `(B,)` in [0, 1], detached.
+        """
+        del index, reference
+        return self.identify(output.logits, output.embedding, target, kl_scale)
+
+    def identify(
+        self, logits: Tensor, embedding: Tensor, target: Tensor, kl_scale: float | Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Computes the loss on logits, with the triplet loss if there is one."""
+        loss, uncertainty = self.loss.with_uncertainty(logits, target, kl_scale)
+        if self.triplet is not None:
+            loss = loss + self.triplet_weight * self.triplet(embedding, target)
+        return loss, uncertainty

@@ -1,0 +1,84 @@
+"""What a recipe says, and what all of them share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch import nn
+
+from ..losses import BatchHardTriplet, CrossEntropyLoss, Objective, SubModelLoss
+from ..models import Slimmable
+from ..tasks import SFSCTask
+
+__all__ = ['Recipe']
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How the widths are trained; the fields of a recipe are its options.
+
+    What the recipes share is decided elsewhere, the same for all: model, data, schedule, evaluation, label smoothing
+    and the triplet loss.
+
+    Attributes:
+        name: As `sfsc-timm train --recipe` knows it.
+        title: As tables show it.
+        separate: Whether each width is a network of its own, trained after the other, full width first.
+        follows: Whether the smaller networks look up to the finished full one (of separate ones only).
+        is_compatible: Whether different widths are meant to be compared.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    separate: ClassVar[bool] = False
+    follows: ClassVar[bool] = False
+    is_compatible: ClassVar[bool] = True
+
+    def create_loss(self, smoothing: float) -> SubModelLoss:
+        """Loss on the logits of every sub-model."""
+        return CrossEntropyLoss(label_smoothing=smoothing)
+
+    def create_objective(self, model: Slimmable, loss: SubModelLoss, **triplet: Any) -> Objective:
+        """What every sub-model is trained for.
+
+        Args:
+            model: What is trained.
+            loss: On logits.
+            **triplet: The shared triplet loss, options of `Objective`.
+        """
+        del model
+        return Objective(loss, **triplet)
+
+    def task_options(self, updates_per_epoch: int) -> dict[str, Any]:
+        """Options of `SFSCTask`; the gradients of all widths are summed unless a recipe says otherwise."""
+        del updates_per_epoch
+        return {'aggregation': 'sum'}
+
+    def create_task(
+        self,
+        model: Slimmable,
+        *,
+        updates_per_epoch: int = 1,
+        smoothing: float = 0.0,
+        triplet_weight: float = 0.0,
+        margin: float = 0.3,
+        reference: nn.Module | None = None,
+        **options: Any,
+    ) -> SFSCTask:
+        """Makes the task that trains a model by this recipe.
+
+        Args:
+            model: Slimmable model with a classifier.
+            updates_per_epoch: Optimizer steps of an epoch.
+            smoothing: Label smoothing.
+            triplet_weight: Factor of the triplet loss on each sub-model's embeddings; 0 for none.
+            margin: Of that triplet loss.
+            reference: Finished full-width model, for recipes with separate networks that follow one.
+            **options: Of `SFSCTask`: seed, device, dtype, verbose.
+        """
+        triplet = BatchHardTriplet(margin) if triplet_weight else None
+        objective = self.create_objective(
+            model, self.create_loss(smoothing), triplet=triplet, triplet_weight=triplet_weight
+        )
+        return SFSCTask(model, objective, reference=reference, **{**self.task_options(updates_per_epoch), **options})

@@ -1,0 +1,37 @@
+"""Asymmetric metric learning."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from ..losses import Asymmetric, BatchHardTriplet, Objective, SubModelLoss
+from ..models import Slimmable
+from ._base import Recipe
+from ._registry import register_recipe
+
+
+@register_recipe
+@dataclass(frozen=True)
+class AsymmetricMetric(Recipe):
+    """A network per width; the full one first, then fixed: the others' queries learn to find in its gallery.
+
+    Budnik and Avrithis, Asymmetric Metric Learning for Knowledge Transfer, CVPR 2021.
+
+    Attributes:
+        weight: Factor of the metric loss.
+        metric_margin: Its margin.
+    """
+
+    name = 'asymmetric'
+    title = 'Asymmetric'
+    separate: ClassVar[bool] = True
+    follows: ClassVar[bool] = True
+
+    weight: float = 1.0
+    metric_margin: float = 0.3
+
+    def create_objective(self, model: Slimmable, loss: SubModelLoss, **triplet: Any) -> Objective:
+        """Own classification loss, and the metric loss against the full network."""
+        del model
+        return Asymmetric(loss, BatchHardTriplet(self.metric_margin), weight=self.weight, **triplet)

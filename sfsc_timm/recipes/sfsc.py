@@ -1,0 +1,48 @@
+"""SFSC: uncertainty sets the sub-models' priorities, conflicting gradients are projected."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from ..losses import SubModelLoss, create_loss
+from ._base import Recipe
+from ._registry import register_recipe
+
+__all__ = ['SFSC']
+
+
+@register_recipe
+@dataclass(frozen=True)
+class SFSC(Recipe):
+    """One switchable network, evidential loss on the shared classifier, gradient projection (Wu et al., CVPR 2023).
+
+    Attributes:
+        criterion: 'evidential', or 'cross_entropy' to switch the uncertainty off.
+        evidence: From logits to evidence: 'exp', 'softplus' or 'relu'.
+        kl_weight: Factor of the regulariser KL(Dir(alpha) || Dir(1)); 0 for none.
+        kl_epochs: Epochs over which the regulariser is let in.
+        aggregation: 'pcgrad' (gradient projection), or 'sum' to switch it off.
+        scope: Over which parameters gradients are compared: 'shell', 'global' or 'layer'.
+    """
+
+    name = 'sfsc'
+    title = 'SFSC'
+
+    criterion: str = 'evidential'
+    evidence: str = 'exp'
+    kl_weight: float = 0.0
+    kl_epochs: int = 10
+    aggregation: str = 'pcgrad'
+    scope: str = 'shell'
+
+    def create_loss(self, smoothing: float) -> SubModelLoss:
+        """The evidential loss, or the cross-entropy."""
+        if self.criterion != 'evidential':
+            return create_loss(self.criterion, label_smoothing=smoothing)
+        return create_loss('evidential', evidence=self.evidence, kl_weight=self.kl_weight, label_smoothing=smoothing)
+
+    def task_options(self, updates_per_epoch: int) -> dict[str, Any]:
+        """Projection, and the annealing of the regulariser."""
+        steps = self.kl_epochs * updates_per_epoch if self.kl_weight else 0
+        return {'aggregation': self.aggregation, 'scope': self.scope, 'kl_annealing_steps': steps}

@@ -1,0 +1,36 @@
+"""Logits and embedding of one forward."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from timm.utils import unwrap_model
+from torch import Tensor, nn
+
+__all__ = ['embedding_of', 'run_with_embedding']
+
+
+def run_with_embedding(module: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Runs a slimmable model, wrapped for several processes or not, and keeps what its classifier is given.
+
+    Args:
+        module: The model; not compiled, since a graph gives its output only.
+        images: (B, C, H, W).
+
+    Returns:
+        Logits (B, classes) and embedding (B, D).
+    """
+    seen: list[Tensor] = []
+    model: Any = unwrap_model(module)
+    hook = model.get_classifier().register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    try:
+        logits = module(images)
+    finally:
+        hook.remove()
+    return logits, seen[0]
+
+
+def embedding_of(model: Any, images: Tensor) -> Tensor:
+    """Embedding (B, D) of images (B, C, H, W) by a slimmable model, at its active width."""
+    embedding: Tensor = model.forward_head(model.forward_features(images), pre_logits=True)
+    return embedding

@@ -1,0 +1,10 @@
+"""`torchrun -m sfsc_timm.train`: `sfsc-timm train` on many processes."""
+
+from __future__ import annotations
+
+import sys
+
+from .cli.main import main
+
+if __name__ == '__main__':
+    sys.exit(main(['train', *sys.argv[1:]]))

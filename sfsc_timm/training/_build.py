@@ -1,0 +1,178 @@
+"""From settings to data, batches and models."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import timm
+import torch
+import torch.distributed as dist
+from timm.data import resolve_data_config
+
+from ..data import (
+    Batches,
+    EpochSampler,
+    PKSampler,
+    RetrievalData,
+    ShardSampler,
+    ShuffleSampler,
+    batches,
+    load_data,
+    make_transforms,
+    preload,
+)
+from ..hub import load_checkpoint_model
+from ..layers import densify
+from ..models import Slimmable
+from ._config import TrainConfig
+
+__all__ = ['Input', 'create_loaders', 'create_model', 'lone_model', 'probe', 'read_training_data', 'resolve_input']
+
+Input = dict[str, Any]
+
+
+def resolve_input(config: TrainConfig) -> Input:
+    """How images are prepared, by timm's rules: input_size, mean, std, interpolation, crop_pct, crop_mode."""
+    given = {
+        name: getattr(config, name)
+        for name in ('img_size', 'input_size', 'mean', 'std', 'interpolation')
+        if getattr(config, name) is not None
+    }
+    if 'in_chans' in config.model_kwargs:
+        given.setdefault('in_chans', config.model_kwargs['in_chans'])
+    cfg = timm.get_pretrained_cfg(config.model)
+    if cfg is None:
+        raise ValueError(f'model {config.model!r} is not known to timm; timm.list_models("sfsc_*") lists ours')
+    found: Input = resolve_data_config(given, pretrained_cfg=cfg.to_dict())
+    found['input_size'] = tuple(found['input_size'])
+    channels = found['input_size'][0]
+    for name in ('mean', 'std'):
+        values = tuple(found[name])
+        if len(values) != channels:
+            values = values[:1] * channels if len(values) == 1 else (sum(values) / len(values),) * channels
+        found[name] = values
+    return found
+
+
+def read_training_data(config: TrainConfig, size: tuple[int, int, int]) -> RetrievalData:
+    """Reads the data set, into memory if that is asked for.
+
+    Raises:
+        ValueError: There is nothing to train on.
+    """
+    if not config.data:
+        raise ValueError('data is missing: name a data set, such as glyphs; `sfsc-timm data` lists them')
+    data = load_data(config.data, config.data_dir, **config.data_kwargs)
+    if not data.train:
+        raise ValueError(f'{data.name} has no training images')
+    if config.data == 'glyphs' and 'size' not in config.data_kwargs and size[1] == size[2]:
+        data = load_data(config.data, size=size[1], **config.data_kwargs)  # drawn in the model's size
+    return preload(data, size[1:]) if config.preload else data
+
+
+def create_loaders(config: TrainConfig, data: RetrievalData, given: Input) -> tuple[Batches, Batches, Batches]:
+    """Batches for training, of the queries, and of the gallery."""
+    size = given['input_size']
+    train_transform, eval_transform = make_transforms(
+        data,
+        size,
+        given['mean'],
+        given['std'],
+        interpolation=given['interpolation'],
+        hflip=config.hflip,
+        erase=config.reprob,
+    )
+    rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+    common: dict[str, Any] = {
+        'mode': 'L' if size[0] == 1 else 'RGB',
+        'workers': config.workers,
+        'on_error': config.on_error,
+        'pin_memory': torch.cuda.is_available(),
+    }
+    sampler = _sampler(config, data, world)
+    if world > 1:
+        sampler = ShardSampler(sampler, rank, world)
+    train = batches(data.training, train_transform, sampler=sampler, seed=config.seed + rank, **common)
+    query = batches(data.query, eval_transform, **common)
+    gallery = query if data.shared else batches(data.gallery, eval_transform, **common)
+    return train, query, gallery
+
+
+def _sampler(config: TrainConfig, data: RetrievalData, world: int) -> EpochSampler:
+    size = config.batch_size * world
+    if not config.num_instances:
+        return ShuffleSampler(len(data.training), size, config.seed)
+    if config.batch_size % config.num_instances:
+        raise ValueError(
+            f'batch_size must be a multiple of num_instances, {config.num_instances}, got {config.batch_size}'
+        )
+    identities = [sample.identity for sample in data.training]
+    return PKSampler(identities, size // config.num_instances, config.num_instances, config.seed)
+
+
+def create_model(config: TrainConfig, num_classes: int, given: Input, **changes: Any) -> Slimmable:
+    """The slimmable model.
+
+    Args:
+        config: Settings.
+        num_classes: Training identities.
+        given: How images are prepared.
+        **changes: Arguments in place of those in `config.model_kwargs`.
+
+    Raises:
+        ValueError: It is not one of ours, or timm cannot make it.
+    """
+    rates = {'drop_rate': config.drop, 'drop_path_rate': config.drop_path}
+    arguments = {
+        'num_classes': num_classes,
+        'in_chans': given['input_size'][0],
+        **{name: rate for name, rate in rates.items() if rate is not None},
+        **config.model_kwargs,
+        **changes,
+    }
+    try:
+        model = timm.create_model(config.model, pretrained=config.pretrained, **arguments)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f'timm cannot make {config.model!r} with {arguments}: {error}') from error
+    if not isinstance(model, Slimmable):
+        raise ValueError(f"model must be slimmable, one of timm.list_models('sfsc_*'), got {config.model!r}")
+    if config.initial_checkpoint:
+        _start_from(model, config.initial_checkpoint, config)
+    return model
+
+
+def probe(config: TrainConfig, given: Input) -> Slimmable:
+    """The model without memory for its weights, to see early that it can be made; raises what `create_model` does."""
+    bare = TrainConfig(**{**vars(config), 'pretrained': False, 'initial_checkpoint': None})
+    return create_model(bare, 2, given, device='meta')
+
+
+def lone_model(config: TrainConfig, width: float, num_classes: int, given: Input) -> Slimmable:
+    """A network of its own, as narrow as `width`, by timm's own initialisation or from the slice of the given start."""
+    lone = {'widths': (1.0,), 'full_width': width}
+    if not config.pretrained and not config.initial_checkpoint:
+        return create_model(config, num_classes, given, **lone)
+    whole = create_model(config, num_classes, given, widths=tuple(sorted({width, 1.0})))
+    whole.set_width(width)
+    fresh = TrainConfig(**{**vars(config), 'pretrained': False, 'initial_checkpoint': None})
+    model = create_model(fresh, num_classes, given, **lone)
+    model.load_state_dict(densify(whole).state_dict())
+    return model
+
+
+def _start_from(model: Slimmable, source: str, config: TrainConfig) -> None:
+    """Takes over the weights of a checkpoint, but for a classifier of other classes."""
+    loaded: Any = load_checkpoint_model(source, model=config.model, model_kwargs=config.model_kwargs).model
+    if not isinstance(loaded, Slimmable):
+        raise ValueError(f'initial_checkpoint must hold a slimmable model with all its widths, got {source!r}')
+    state = {k: v for k, v in loaded.state_dict().items() if not k.startswith('fc.')}
+    own = model.state_dict()
+    classifier = {k: v for k, v in own.items() if k.startswith('fc.')}
+    different = [k for k in own.keys() | state.keys() if k not in classifier and _shape(own, k) != _shape(state, k)]
+    if different:
+        raise ValueError(f'initial_checkpoint {source!r} does not fit: {sorted(different)[:3]} differ')
+    model.load_state_dict({**state, **classifier})
+
+
+def _shape(state: dict[str, torch.Tensor], key: str) -> Any:
+    return state[key].shape if key in state else None

@@ -1,0 +1,234 @@
+"""Whole runs: interrupted and resumed bit for bit, stopped by NaN or a signal, read by the other commands."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from small_runs import SETTINGS, same_states
+
+from sfsc_timm.hub import load_checkpoint_model
+from sfsc_timm.recipes import list_recipes
+from sfsc_timm.training import Loop, Report, TrainConfig, TrainingRun, resume_config, write_config
+from sfsc_timm.training._checkpoint import load_checkpoint
+
+
+class StopAt(Report):
+    """Ends a run as abruptly as a process can, from inside."""
+
+    def __init__(self, update: int, network: str = '') -> None:
+        self.update = update
+        self.network = network
+        self.name = ''
+
+    def on_stage(self, name: str, loop: Loop) -> None:
+        self.name = name
+
+    def on_step(self, loop: Loop) -> None:
+        if loop.updates == self.update and self.name == self.network:
+            raise SystemExit('pulled the plug')
+
+
+def start(folder: Path, report: Report | None = None, **changes: Any) -> Any:
+    return TrainingRun(TrainConfig(**{**SETTINGS, **changes}), folder, report).run()
+
+
+def go_on(folder: Path, **changes: Any) -> Any:
+    config, found = resume_config(folder, changes)
+    return TrainingRun(config, found, resume=True).run()
+
+
+CASES = {
+    'plain': {'recipe': 'sfsc'},
+    'averaged, accumulated, P x K, triplet': {
+        'recipe': 'sfsc',
+        'model_ema': True,
+        'model_ema_decay': 0.9,
+        'grad_accum_steps': 2,
+        'num_instances': 4,
+        'triplet': 1.0,
+        'drop_path': 0.2,
+        'reprob': 0.5,
+        'opt': 'adamw',
+        'lr': 1e-3,
+        'clip_grad': 1.0,
+        'eval_interval': 1,
+    },
+    'classifiers beside the model': {'recipe': 'bct-s'},
+}
+
+
+@pytest.mark.parametrize('case', CASES, ids=str)
+def test_an_interrupted_run_is_bit_for_bit_the_whole_one(case: str, tmp_path: Path) -> None:
+    settings = CASES[case]
+    whole = start(tmp_path / 'whole', **settings)
+    with pytest.raises(SystemExit):
+        start(tmp_path / 'cut', StopAt(4), checkpoint_interval=1, **settings)
+    assert load_checkpoint(tmp_path / 'cut/last.pth.tar')['sfsc_train']['loop']['updates'] == 3
+    resumed = go_on(tmp_path / 'cut')
+    states = [load_checkpoint(tmp_path / name / 'last.pth.tar') for name in ('whole', 'cut')]
+    assert not same_states(*states)
+    assert (whole.mAP == resumed.mAP).all()
+    logs = [list(csv.DictReader((tmp_path / name / 'summary.csv').open())) for name in ('whole', 'cut')]
+    assert len(logs[0]) == 2
+    assert all(not same_states(a, b) for a, b in zip(*logs, strict=True))
+
+
+def test_networks_of_their_own_resume_in_the_one_that_was_cut(tmp_path: Path) -> None:
+    whole = start(tmp_path / 'whole', recipe='bct')
+    with pytest.raises(SystemExit):
+        start(tmp_path / 'cut', StopAt(2, 'w0.5'), recipe='bct', checkpoint_interval=1)
+    finished = (tmp_path / 'cut/w1/last.pth.tar').stat().st_mtime_ns
+    resumed = go_on(tmp_path / 'cut')
+    assert (tmp_path / 'cut/w1/last.pth.tar').stat().st_mtime_ns == finished, 'the finished network is taken as it is'
+    for name in ('w0.5', 'w1'):
+        states = [load_checkpoint(tmp_path / run / name / 'last.pth.tar') for run in ('whole', 'cut')]
+        assert not same_states(*states)
+    assert (whole.mAP == resumed.mAP).all()
+
+
+@pytest.mark.parametrize('recipe', list_recipes())
+def test_every_recipe_learns_and_is_read_by_later_commands(recipe: str, tmp_path: Path) -> None:
+    matrix = start(tmp_path / 'run', recipe=recipe, epochs=1, warmup_epochs=0, num_instances=4)
+    assert matrix.widths == (0.5, 1.0)
+    separate = list_recipes()[recipe].separate
+    folders = [tmp_path / 'run' / name for name in ('w0.5', 'w1')] if separate else [tmp_path / 'run']
+    for folder in folders:
+        row = next(csv.DictReader((folder / 'summary.csv').open()))
+        assert float(row['loss_1']) > 0
+        loaded = load_checkpoint_model(folder / 'model_best.pth.tar')
+        assert loaded.input_size == (1, 16, 16)
+        assert loaded.widths == ((1.0,) if separate else (0.5, 1.0))
+        assert (folder / 'training.png').is_file()
+    assert (tmp_path / 'run/matrix.json').is_file()
+    assert (tmp_path / 'run/matrix.png').is_file()
+
+
+def test_a_loss_that_is_not_finite_keeps_the_last_good_state(tmp_path: Path) -> None:
+    with pytest.raises(FloatingPointError, match='lower lr'):
+        start(tmp_path, lr=1e30, warmup_epochs=0, checkpoint_interval=1, epochs=4)
+    state = load_checkpoint(tmp_path / 'last.pth.tar') if (tmp_path / 'last.pth.tar').is_file() else None
+    if state is not None:
+        assert all(tensor.isfinite().all() for tensor in state['state_dict'].values())
+
+
+def test_weights_that_are_not_finite_are_not_saved(tmp_path: Path) -> None:
+    class Poison(Report):
+        def on_step(self, loop: Loop) -> None:
+            if loop.updates == 3:
+                with torch.no_grad():
+                    next(loop.task.trainable_module.parameters()).fill_(float('nan'))
+
+    with pytest.raises(FloatingPointError, match=r'not finite after step 3.*last good state'):
+        start(tmp_path, Poison(), checkpoint_interval=1)
+    assert load_checkpoint(tmp_path / 'last.pth.tar')['sfsc_train']['loop']['updates'] == 2
+
+
+def test_what_a_resumed_run_may_change(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit):
+        start(tmp_path / 'run', StopAt(2))
+    with pytest.raises(FileExistsError, match='--resume'):
+        start(tmp_path / 'run')
+    with pytest.raises(ValueError, match=r'lr was 0.05 .* got 0.2'):
+        resume_config(tmp_path / 'run', {'lr': 0.2})
+    config, folder = resume_config(tmp_path / 'run/last.pth.tar', {'lr': 0.05, 'workers': 2})
+    assert (config.workers, folder) == (2, tmp_path / 'run')
+    with pytest.raises(FileNotFoundError, match=r'args\.yaml'):
+        resume_config(tmp_path / 'elsewhere', {})
+
+
+def test_damaged_and_foreign_checkpoints(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit):
+        start(tmp_path / 'run', StopAt(2), checkpoint_interval=1)
+    last = tmp_path / 'run/last.pth.tar'
+    last.write_bytes(last.read_bytes()[:1000])
+    with pytest.raises(ValueError, match='cut off'):
+        go_on(tmp_path / 'run')
+    torch.save({'state_dict': {}}, last)
+    with pytest.raises(ValueError, match='--initial-checkpoint'):
+        go_on(tmp_path / 'run')
+
+
+def test_start_from_another_runs_weights(tmp_path: Path) -> None:
+    start(tmp_path / 'first', epochs=1, warmup_epochs=0)
+    first = load_checkpoint(tmp_path / 'first/last.pth.tar')['state_dict']
+    run = TrainingRun(
+        TrainConfig(**{**SETTINGS, 'initial_checkpoint': str(tmp_path / 'first/last.pth.tar')}), tmp_path / 'second'
+    )
+    from sfsc_timm.training._build import create_model
+
+    model = create_model(run.config, 5, run.input)
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, first[name]) != name.startswith('fc.'), name
+
+
+def command(folder: Path, *flags: str) -> list[str]:
+    return [
+        sys.executable,
+        '-m',
+        'sfsc_timm.train',
+        *flags,
+        '--output',
+        str(folder.parent),
+        '--experiment',
+        folder.name,
+    ]
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, 'OMP_NUM_THREADS': '1'}
+
+
+def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
+    for _ in range(1200):
+        if path.is_file() or process.poll() is not None:
+            return
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize('number', [signal.SIGKILL, signal.SIGINT], ids=['SIGKILL', 'SIGINT'])
+def test_a_process_that_is_stopped_from_outside(number: signal.Signals, tmp_path: Path) -> None:
+    write_config(TrainConfig(**{**SETTINGS, 'epochs': 6, 'checkpoint_interval': 1}), tmp_path / 'settings.yaml')
+    config = ('--config', str(tmp_path / 'settings.yaml'))
+    with subprocess.Popen(
+        command(tmp_path / 'cut', *config), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment()
+    ) as process:
+        wait_for(tmp_path / 'cut/last.pth.tar', process)
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=120)
+    if number == signal.SIGINT:
+        assert process.returncode == 130
+        assert f'--resume {tmp_path / "cut"}' in errors
+    done = load_checkpoint(tmp_path / 'cut/last.pth.tar')['sfsc_train']['loop']['updates']
+    assert done < 6 * 4
+    finished = subprocess.run(
+        [sys.executable, '-m', 'sfsc_timm.train', '--resume', str(tmp_path / 'cut')],
+        capture_output=True,
+        text=True,
+        env=environment(),
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stderr
+    start(tmp_path / 'whole', epochs=6, checkpoint_interval=1)
+    assert not same_states(*(load_checkpoint(tmp_path / name / 'last.pth.tar') for name in ('whole', 'cut')))
+
+
+def test_two_processes(tmp_path: Path) -> None:
+    write_config(TrainConfig(**{**SETTINGS, 'batch_size': 16, 'num_instances': 4}), tmp_path / 'settings.yaml')
+    torchrun = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2']
+    flags = command(tmp_path / 'run', '--config', str(tmp_path / 'settings.yaml'))[1:]
+    done = subprocess.run([*torchrun, *flags], capture_output=True, text=True, env=environment(), check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    state = load_checkpoint(tmp_path / 'run/last.pth.tar')
+    assert len(state['sfsc_train']['generators']['cpu']) == 2
+    assert state['sfsc_train']['loop']['epoch'] == 2
+    with pytest.raises(ValueError, match='on 2 processes'):
+        go_on(tmp_path / 'run')
