@@ -82,6 +82,7 @@ class SlimState:
         index: Number of the active width.
         leaves: Tensors that stand in for slices, see `sfsc_timm.layers.sliced_leaves`.
         is_running: Of the model's root: whether `prepared` has its tensors in place.
+        forwards_alone: Of the model's root: training forwards since the last switch.
     """
 
     def __init__(self, widths: tuple[float, ...], cuts: dict[str, Cut], attributes: tuple[Attributes, ...]) -> None:
@@ -91,6 +92,7 @@ class SlimState:
         self.index = len(widths) - 1
         self.leaves: dict[str, Tensor] = {}
         self.is_running = False
+        self.forwards_alone = 0
         self._kept: _Kept | None = None
         self._whole: _Whole | None = None
         self._root: SlimState | None = None  # whose `_whole` has a part in this
@@ -109,6 +111,7 @@ class SlimState:
         if index != self.index:
             self.forget()
             self.index = index
+            self.forwards_alone = 0
             module.__dict__.update(self.attributes[index])
 
     def forget(self) -> None:

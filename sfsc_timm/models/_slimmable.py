@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any, ClassVar
 
+import torch
 from timm.layers import get_device_dtype
 from torch import Tensor, nn
 
 from ..layers import CosineLinear, SlimState, create_neck, prepared, slim, slim_state
+from ._alone import warn_if_alone
 from ._checkpointing import checkpointed
 from ._widths import DEFAULT_WIDTHS, _index, at_width, check_widths, set_width
 
@@ -175,6 +177,8 @@ class Slimmable(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Images (B, C, H, W) to logits (B, num_classes), or the embedding (B, embed_dim) with num_classes=0."""
+        if self.training and not torch.compiler.is_compiling():
+            warn_if_alone(self)
         with prepared(self):
             return super().forward(x)
 

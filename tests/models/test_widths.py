@@ -216,3 +216,22 @@ def test_distributed_gradients_at_every_width(member: Member, gloo: None) -> Non
         ddp(x).square().sum().backward()
         for parameter, gradient in zip(model.parameters(), expected, strict=True):
             torch.testing.assert_close(parameter.grad, gradient, rtol=1e-4, atol=1e-4)
+
+
+def test_a_warning_when_one_width_is_trained_alone(caplog: pytest.LogCaptureFixture) -> None:
+    model, x = RESNET.create(width=0.5).train(), images()
+    for _ in range(4):
+        for width in model.widths:  # joint training
+            model.set_width(width)
+            model(x)
+    assert not caplog.records
+    model.set_width(0.5)
+    with torch.no_grad():
+        for _ in range(4):
+            model(x)
+    assert not caplog.records
+    for _ in range(6):
+        model(x)
+    assert [record.message.split('.')[0] for record in caplog.records] == ['Only width 0']
+    assert 'widths 0.25, 0.75, 1,' in caplog.records[0].message
+    assert 'no longer be compatible' in caplog.records[0].message
