@@ -3,6 +3,7 @@
 from ._base import SubModelLoss
 from ._compatible import Asymmetric, BackwardCompatible
 from ._cross_entropy import CrossEntropyLoss
+from ._distilled import Distilled
 from ._evidential import EVIDENCES, EvidentialLoss, kl_annealing
 from ._factory import create_loss, list_losses
 from ._objective import Objective, Reference, SubModelOutput
@@ -14,6 +15,7 @@ __all__ = [
     'BackwardCompatible',
     'BatchHardTriplet',
     'CrossEntropyLoss',
+    'Distilled',
     'EvidentialLoss',
     'Objective',
     'Reference',

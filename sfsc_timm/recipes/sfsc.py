@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ..losses import SubModelLoss, create_loss
+from ..losses import Distilled, Objective, SubModelLoss, create_loss
+from ..models import Slimmable
 from ._base import Recipe
 from ._registry import register_recipe
 
@@ -24,6 +25,7 @@ class SFSC(Recipe):
         kl_epochs: Epochs over which the regulariser is let in.
         aggregation: 'pcgrad' (gradient projection), or 'sum' to switch it off.
         scope: Over which parameters gradients are compared: 'shell', 'global' or 'layer'.
+        distill: Factor of a loss that draws smaller widths' embeddings to the full width's; 0 for none.
     """
 
     name = 'sfsc'
@@ -35,12 +37,19 @@ class SFSC(Recipe):
     kl_epochs: int = 10
     aggregation: str = 'pcgrad'
     scope: str = 'shell'
+    distill: float = 0.0
 
     def create_loss(self, smoothing: float) -> SubModelLoss:
         """The evidential loss, or the cross-entropy."""
         if self.criterion != 'evidential':
             return create_loss(self.criterion, label_smoothing=smoothing)
         return create_loss('evidential', evidence=self.evidence, kl_weight=self.kl_weight, label_smoothing=smoothing)
+
+    def create_objective(self, model: Slimmable, loss: SubModelLoss, **triplet: Any) -> Objective:
+        """Identification by the shared classifier, with distillation if there is some."""
+        if not self.distill:
+            return super().create_objective(model, loss, **triplet)
+        return Distilled(loss, weight=self.distill, **triplet)
 
     def task_options(self, updates_per_epoch: int) -> dict[str, Any]:
         """Projection, and the annealing of the regulariser."""
