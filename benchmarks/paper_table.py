@@ -65,7 +65,7 @@ def train(system: str, seed: int, args: argparse.Namespace, result: Path) -> Non
     for private in ('data_dir', 'output', 'experiment'):
         settings.pop(private, None)
     matrix = json.loads((folder / 'matrix.json').read_text())
-    matrix['info'].pop('settings', None)
+    matrix.pop('settings', None)
     curves = {'' if part.parent == folder else part.parent.name: _rows(part) for part in parts}
     save_json(
         result,

@@ -62,11 +62,12 @@ def read_training_data(config: TrainConfig, size: tuple[int, int, int]) -> Retri
     """
     if not config.data:
         raise ValueError('data is missing: name a data set, such as glyphs; `sfsc-timm data` lists them')
-    data = load_data(config.data, config.data_dir, **config.data_kwargs)
+    options = dict(config.data_kwargs)
+    if config.data == 'glyphs' and size[1] == size[2]:
+        options.setdefault('size', size[1])  # drawn as the model takes them
+    data = load_data(config.data, config.data_dir, **options)
     if not data.train:
         raise ValueError(f'{data.name} has no training images')
-    if config.data == 'glyphs' and 'size' not in config.data_kwargs and size[1] == size[2]:
-        data = load_data(config.data, size=size[1], **config.data_kwargs)  # drawn in the model's size
     return preload(data, size[1:]) if config.preload else data
 
 

@@ -156,3 +156,24 @@ def test_refuses_what_it_cannot_serve(arrays, files):
     odd = Sample(np.zeros((16, 16), np.uint8), 0)
     with pytest.raises(ValueError, match='arrays of one shape'):
         batches([*arrays, odd], TensorTransform())
+
+
+@pytest.mark.parametrize('source', ['memory', 'loader', 'workers'])
+def test_an_epoch_goes_on_from_any_batch(arrays, files, source):
+    def serve():
+        sampler = ShuffleSampler(11, 4, seed=1, drop_last=False)
+        sampler.set_epoch(2)
+        if source == 'memory':
+            return batches(arrays, TensorTransform(HALF, HALF, shift=0.2, erase=0.5), sampler=sampler, seed=3)
+        transform = train_transform(SIZE, HALF, HALF, color_jitter=0.4, erase=0.5)
+        return batches(files, transform, sampler=sampler, seed=3, workers=2 * (source == 'workers'))
+
+    whole, rest = serve(), serve()
+    rest.start_at(1)
+    for expected, found in zip(list(whole)[1:], rest, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(expected, found, strict=True))
+    assert len(list(rest)) == 3, 'the epoch after it is whole'
+    rest.start_at(3)
+    assert not list(rest)
+    with pytest.raises(ValueError, match=r'batch must be in \[0, 3\]'):
+        rest.start_at(4)

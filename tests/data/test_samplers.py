@@ -1,9 +1,10 @@
 from collections import Counter
+from itertools import chain
 
 import numpy as np
 import pytest
 
-from sfsc_timm.data import PKSampler, ShuffleSampler
+from sfsc_timm.data import PKSampler, ShardSampler, ShuffleSampler
 
 IDENTITIES = np.repeat(np.arange(10), [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]).tolist()
 
@@ -84,3 +85,20 @@ def test_pk_epoch_holds_as_many_images_as_there_are():
 def test_refuses_impossible_sizes(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_shards_divide_every_batch():
+    def sampler():
+        return PKSampler(np.arange(100) % 25, p=15, k=2, seed=3)
+
+    parts = []
+    for rank in range(3):
+        shard = ShardSampler(sampler(), rank, 3)
+        shard.set_epoch(4)
+        parts.append(list(shard))
+    whole = sampler()
+    whole.set_epoch(4)
+    assert [list(chain(*batch)) for batch in zip(*parts, strict=True)] == list(whole)
+    assert {len(batch) for batch in parts[0]} == {10}, 'five whole identities each'
+    with pytest.raises(ValueError, match=r'rank must be in \[0, 2\)'):
+        ShardSampler(whole, 2, 2)

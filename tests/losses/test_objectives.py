@@ -13,6 +13,7 @@ from sfsc_timm.losses import (
     BackwardCompatible,
     BatchHardTriplet,
     CrossEntropyLoss,
+    Distilled,
     EvidentialLoss,
     Objective,
     Reference,
@@ -122,3 +123,13 @@ def test_asymmetric() -> None:
 def test_another_classifier_is_refused() -> None:
     with pytest.raises(ValueError, match='Linear or a CosineLinear, got Identity'):
         classify_fixed(nn.Identity(), torch.randn(2, 3))
+
+
+def test_distilled() -> None:
+    output, reference, embedding = outputs(nn.Linear(6, 4))
+    objective = Distilled(CrossEntropyLoss(), weight=2.0)
+    assert objective.uses_embedding
+    loss, _ = objective(0, output, TARGET, reference)
+    cosine = (F.normalize(embedding, dim=1) * F.normalize(reference.embedding, dim=1)).sum(1)
+    torch.testing.assert_close(loss, F.cross_entropy(output.logits, TARGET) + 2.0 * (1 - cosine).mean())
+    torch.testing.assert_close(objective(1, output, TARGET)[0], F.cross_entropy(output.logits, TARGET))
