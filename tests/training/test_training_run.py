@@ -8,16 +8,19 @@ import signal
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from small_runs import SETTINGS, same_states
 
 from sfsc_timm.hub import load_checkpoint_model
 from sfsc_timm.recipes import list_recipes
-from sfsc_timm.training import Loop, Report, TrainConfig, TrainingRun, resume_config, write_config
+from sfsc_timm.training import Loop, Report, TrainConfig, TrainingRun, WandB, resume_config, write_config
 from sfsc_timm.training._checkpoint import load_checkpoint
 
 
@@ -232,3 +235,59 @@ def test_two_processes(tmp_path: Path) -> None:
     assert state['sfsc_train']['loop']['epoch'] == 2
     with pytest.raises(ValueError, match='on 2 processes'):
         go_on(tmp_path / 'run')
+
+
+@pytest.mark.parametrize('workers', [0, 2])
+def test_unreadable_images_are_left_out(workers: int, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    rows = ['path,identity,camera,split']
+    for number in range(64):
+        split = ('train', 'train', 'query', 'gallery')[number % 4]
+        pixels = rng.integers(0, 256, (20, 20, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f'{number}.png')
+        rows.append(f'{number}.png,{split == "train"}-{number // 4 % 4},{number // 16 % 2},{split}')
+    for number in (1, 2, 3):
+        (tmp_path / f'{number}.png').write_bytes(b'cut off')
+    (tmp_path / 'manifest.csv').write_text('\n'.join(rows))
+    changes = {
+        'data': 'manifest',
+        'data_dir': str(tmp_path / 'manifest.csv'),
+        'data_kwargs': {},
+        'model_kwargs': {**SETTINGS['model_kwargs'], 'in_chans': 3},
+        'batch_size': 8,
+        'workers': workers,
+        'num_instances': 2,
+    }
+    matrix = start(tmp_path / 'run', **changes, on_error='skip')
+    assert matrix.mAP.shape == (2, 2)
+    with pytest.raises(OSError, match=r'Cannot read the image .*\d\.png'):
+        start(tmp_path / 'strict', **changes)
+
+
+def test_weights_and_biases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a stand-in: its client wants an account."""
+    calls: list[Any] = []
+
+    class Client:
+        def log(self, values: dict[str, float]) -> None:
+            calls.append(values)
+
+        def finish(self) -> None:
+            calls.append('finished')
+
+    def init(**options: Any) -> Client:
+        calls.append(options)
+        return Client()
+
+    monkeypatch.setitem(sys.modules, 'wandb', types.SimpleNamespace(init=init))
+    report = WandB(tmp_path, 'run', 'project', {'lr': 0.1})
+    start(tmp_path / 'run', report, epochs=1, warmup_epochs=0)
+    report.close()
+    options, row, end = calls
+    assert (options['project'], options['id'], options['resume']) == ('project', 'run', 'allow')
+    assert row['epoch'] == 1
+    assert {'loss_0.5', 'conflict_rate', 'mAP_cross', 'lr'} <= row.keys()
+    assert end == 'finished'
+    monkeypatch.setitem(sys.modules, 'wandb', None)
+    with pytest.raises(ImportError, match=r'sfsc-timm\[wandb\]'):
+        WandB(tmp_path, 'run', 'project', {})
