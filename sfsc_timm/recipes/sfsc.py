@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from ..losses import Distilled, Objective, SubModelLoss, create_loss
+from ..losses import Aligned, Objective, SubModelLoss, create_loss
 from ..models import Slimmable
 from ._base import Recipe
 from ._registry import register_recipe
@@ -26,6 +26,7 @@ class SFSC(Recipe):
         aggregation: 'pcgrad' (gradient projection), or 'sum' to switch it off.
         scope: Over which parameters gradients are compared: 'shell', 'global' or 'layer'.
         distill: Factor of a loss that draws smaller widths' embeddings to the full width's; 0 for none.
+        cross: Factor of the triplet loss with smaller widths' anchors among the full width's embeddings; 0 for none.
     """
 
     name = 'sfsc'
@@ -38,6 +39,7 @@ class SFSC(Recipe):
     aggregation: str = 'pcgrad'
     scope: str = 'shell'
     distill: float = 0.0
+    cross: float = 0.0
 
     def create_loss(self, smoothing: float) -> SubModelLoss:
         """The evidential loss, or the cross-entropy."""
@@ -46,10 +48,10 @@ class SFSC(Recipe):
         return create_loss('evidential', evidence=self.evidence, kl_weight=self.kl_weight, label_smoothing=smoothing)
 
     def create_objective(self, model: Slimmable, loss: SubModelLoss, **triplet: Any) -> Objective:
-        """Identification by the shared classifier, with distillation if there is some."""
-        if not self.distill:
+        """Identification by the shared classifier, and agreement with the full width if that is asked for."""
+        if not self.distill and not self.cross:
             return super().create_objective(model, loss, **triplet)
-        return Distilled(loss, weight=self.distill, **triplet)
+        return Aligned(loss, distill=self.distill, cross=self.cross, **triplet)
 
     def task_options(self, updates_per_epoch: int) -> dict[str, Any]:
         """Projection, and the annealing of the regulariser."""

@@ -9,11 +9,11 @@ from torch import Tensor, nn
 
 from sfsc_timm.layers import CosineLinear, classify_fixed
 from sfsc_timm.losses import (
+    Aligned,
     Asymmetric,
     BackwardCompatible,
     BatchHardTriplet,
     CrossEntropyLoss,
-    Distilled,
     EvidentialLoss,
     Objective,
     Reference,
@@ -125,11 +125,15 @@ def test_another_classifier_is_refused() -> None:
         classify_fixed(nn.Identity(), torch.randn(2, 3))
 
 
-def test_distilled() -> None:
+def test_aligned() -> None:
     output, reference, embedding = outputs(nn.Linear(6, 4))
-    objective = Distilled(CrossEntropyLoss(), weight=2.0)
+    objective = Aligned(CrossEntropyLoss(), BatchHardTriplet(), 0.5, distill=2.0, cross=3.0)
     assert objective.uses_embedding
     loss, _ = objective(0, output, TARGET, reference)
     cosine = (F.normalize(embedding, dim=1) * F.normalize(reference.embedding, dim=1)).sum(1)
-    torch.testing.assert_close(loss, F.cross_entropy(output.logits, TARGET) + 2.0 * (1 - cosine).mean())
-    torch.testing.assert_close(objective(1, output, TARGET)[0], F.cross_entropy(output.logits, TARGET))
+    alone = F.cross_entropy(output.logits, TARGET) + 0.5 * BatchHardTriplet()(embedding, TARGET)
+    across = BatchHardTriplet()(embedding, TARGET, reference.embedding)
+    torch.testing.assert_close(loss, alone + 2.0 * (1 - cosine).mean() + 3.0 * across)
+    torch.testing.assert_close(objective(1, output, TARGET)[0], alone)
+    with pytest.raises(ValueError, match='triplet'):
+        Aligned(CrossEntropyLoss(), cross=1.0)

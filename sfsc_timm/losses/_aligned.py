@@ -1,4 +1,4 @@
-"""In-place distillation of embeddings."""
+"""Embeddings of smaller widths that agree with the full width's."""
 
 from __future__ import annotations
 
@@ -10,17 +10,22 @@ from ._objective import Objective, Reference, SubModelOutput
 from ._triplet import BatchHardTriplet
 
 
-class Distilled(Objective):
-    """As `Objective`, and embeddings of smaller sub-models are drawn to the full width's of the same images.
+class Aligned(Objective):
+    """As `Objective`, and embeddings of smaller sub-models have to agree with the full width's.
 
     Slimmable networks distil the full width's predictions in place (Yu and Huang, Universally Slimmable Networks, ICCV
-    2019); where embeddings are compared across widths, it is these that have to agree.
+    2019); where embeddings are compared across widths, it is these that have to agree. The metric form is that of
+    Budnik and Avrithis, CVPR 2021. Whatever is compared with the full width does not train it.
 
     Args:
         loss: On logits.
         triplet: As for `Objective`.
         triplet_weight: As for `Objective`.
-        weight: Factor of 1 - cosine, which is in [0, 2].
+        distill: Factor of 1 - cosine between a sub-model's and the full width's embedding of an image, in [0, 2].
+        cross: Factor of the triplet loss with a sub-model's anchors among the full width's embeddings.
+
+    Raises:
+        ValueError: If `cross` is asked for without a triplet loss.
     """
 
     uses_reference = True
@@ -30,10 +35,14 @@ class Distilled(Objective):
         loss: SubModelLoss,
         triplet: BatchHardTriplet | None = None,
         triplet_weight: float = 1.0,
-        weight: float = 1.0,
+        distill: float = 0.0,
+        cross: float = 0.0,
     ) -> None:
         super().__init__(loss, triplet, triplet_weight)
-        self.weight = weight
+        if cross and triplet is None:
+            raise ValueError('Parameter `cross` needs a triplet loss. Found none; give triplet, or leave cross out.')
+        self.distill = distill
+        self.cross = cross
 
     @property
     def uses_embedding(self) -> bool:
@@ -50,7 +59,11 @@ class Distilled(Objective):
     ) -> tuple[Tensor, Tensor]:
         """Computes the loss of one sub-model, see `Objective`."""
         loss, uncertainty = super().forward(index, output, target, reference, kl_scale)
-        if reference is not None:
+        if reference is None:
+            return loss, uncertainty
+        if self.distill:
             apart = 1.0 - F.cosine_similarity(output.embedding.float(), reference.embedding.float(), dim=1)
-            loss = loss + self.weight * apart.mean()
+            loss = loss + self.distill * apart.mean()
+        if self.cross and self.triplet is not None:
+            loss = loss + self.cross * self.triplet(output.embedding, target, reference.embedding)
         return loss, uncertainty
