@@ -142,7 +142,7 @@ def _train(
     sampler = ShuffleSampler(len(data.training), args.batch_size, args.seed)
     train = batches(data.training, _transforms(data, size)[0], sampler=sampler, seed=args.seed)
     model.to(memory_format=torch.channels_last)  # the faster layout for small images on a CPU
-    task = SFSCTask(model, 'evidential', {'evidence': 'exp'}, seed=args.seed)
+    task = SFSCTask(model, seed=args.seed)
     with progress_bar(terminal) as bar:
         line = bar.add_task(f'SFSC, widths {", ".join(f"{w:g}" for w in model.widths)}', total=len(train) * args.epochs)
         config = Fit(epochs=args.epochs, lr=args.lr, warmup_lr=args.lr / 100, warmup_epochs=min(1, args.epochs - 1))

@@ -9,7 +9,7 @@ from torch import Tensor
 from ._base import SubModelLoss, at_least_float32, check_shapes, reduce, smooth
 from ._dirichlet import digamma_less_log, kl_to_uniform, log_total
 
-EVIDENCES = ('softplus', 'exp', 'relu')
+EVIDENCES = ('exp', 'softplus', 'relu')
 
 # log1p(exp(x)) equals x beyond this in float64; torch's default of 20 is for float32.
 _SOFTPLUS_IS_LINEAR = 40.0
@@ -27,7 +27,9 @@ class EvidentialLoss(SubModelLoss):
     in float32 at least, and stays finite in value and gradient for logits of +-1e4.
 
     Args:
-        evidence: f: 'softplus', 'exp' or 'relu'. The last gives classes with negative logits no gradient.
+        evidence: f: 'exp', 'softplus' or 'relu'. The last two grow no faster than the logits, so that with hundreds of
+            classes little of S is ever the target's: slow to learn, the more so with the bounded logits of a cosine
+            classifier. The last also gives classes with negative logits no gradient.
         kl_weight: Weight of KL(Dir(alpha~) || Dir(1)), where alpha~ is alpha less the target's evidence (Sensoy et al.
             2018, section 4): it takes away the evidence for wrong classes. It grows with C log(C); 0 leaves it out.
         label_smoothing: Share of the target spread evenly over all classes, in [0, 1).
@@ -44,7 +46,7 @@ class EvidentialLoss(SubModelLoss):
 
     def __init__(
         self,
-        evidence: str = 'softplus',
+        evidence: str = 'exp',
         kl_weight: float = 0.0,
         label_smoothing: float = 0.0,
         reduction: str = 'mean',
