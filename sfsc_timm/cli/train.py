@@ -80,7 +80,7 @@ def _add(group: Any, entry: Field[Any], hint: Any) -> None:
     shown = '' if default in (None, '', False) else f' ({default})'
     options: dict[str, Any] = {'help': entry.metadata['help'].replace('%', '%%') + shown, 'default': argparse.SUPPRESS}
     if hint is bool:
-        group.add_argument(*flags, action='store_true', **options)
+        group.add_argument(*flags, action=argparse.BooleanOptionalAction, **options)
     elif hint == dict[str, Any]:
         group.add_argument(*flags, nargs='*', action=KeyValues, metavar='NAME=VALUE', **options)
     else:
