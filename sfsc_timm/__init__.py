@@ -3,7 +3,31 @@
 Importing this package registers its models: `timm.create_model('sfsc_resnet50')`.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from ._version import __version__
 from .models import Slimmable, at_width, extract, get_width, get_widths, set_width
 
-__all__ = ['Slimmable', '__version__', 'at_width', 'extract', 'get_width', 'get_widths', 'set_width']
+if TYPE_CHECKING:
+    from .hub import load_width, publish
+
+__all__ = [
+    'Slimmable',
+    '__version__',
+    'at_width',
+    'extract',
+    'get_width',
+    'get_widths',
+    'load_width',
+    'publish',
+    'set_width',
+]
+
+
+def __getattr__(name: str) -> Any:
+    """`publish` and `load_width` bring more imports with them, so they come when they are asked for."""
+    if name in ('load_width', 'publish'):
+        from . import hub
+
+        return getattr(hub, name)
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

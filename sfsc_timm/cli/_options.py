@@ -47,10 +47,18 @@ class KeyValues(argparse.Action):
         setattr(namespace, self.dest, pairs)
 
 
-def add_checkpoint_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds what says which model embeds, and how images are prepared for it."""
+def add_checkpoint_arguments(parser: argparse.ArgumentParser, *, positional: bool = False) -> None:
+    """Adds what says which model embeds, and how images are prepared for it.
+
+    Args:
+        parser: The command's.
+        positional: The checkpoint is what the command is about, and needs no flag.
+    """
     group = parser.add_argument_group('model')
-    group.add_argument('--checkpoint', required=True, metavar='CHECKPOINT', help='the trained model, see above')
+    if positional:
+        group.add_argument('checkpoint', metavar='CHECKPOINT', help='the trained model, see above')
+    else:
+        group.add_argument('--checkpoint', required=True, metavar='CHECKPOINT', help='the trained model, see above')
     group.add_argument('--model', metavar='NAME', help="timm's name of the model, for files that do not say it")
     group.add_argument(
         '--model-kwargs', nargs='*', action=KeyValues, default={}, metavar='NAME=VALUE', help='for those'

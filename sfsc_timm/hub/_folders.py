@@ -110,7 +110,9 @@ def save_model(
         ValueError: If the model was not made by `timm.create_model`, which knows how to make it again.
     """
     if not hasattr(model, 'pretrained_cfg'):
-        raise ValueError(f'model must be made by timm.create_model to be saved, got one of {type(model).__name__}.build')
+        raise ValueError(
+            f'model must be made by timm.create_model to be saved, got one of {type(model).__name__}.build'
+        )
     section = {
         'widths': list(model.widths),
         'embed_dim': model.embed_dim,
@@ -143,7 +145,9 @@ def _save(
             safe_serialization=True,
             data_config=dict(data_config or {}),
         )
-        temporary.chmod(0o755)
+        temporary.chmod(0o755)  # temporary folders, and what safetensors writes, are for their owner alone
+        for file in temporary.iterdir():
+            file.chmod(0o644)
         if directory.exists():
             shutil.rmtree(directory)
         os.replace(temporary, directory)

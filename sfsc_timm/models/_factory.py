@@ -6,13 +6,14 @@ import logging
 from typing import Any
 
 import timm
-from timm.models import build_model_with_cfg
+from timm.models import build_model_with_cfg, generate_default_cfgs
 from torch import Tensor, nn
 
 from ..layers import PrivateCut, slim_state
+from ._shipped import with_shipped
 from ._slimmable import Slimmable
 
-__all__ = ['checkpoint_filter_fn', 'create_slimmable', 'warm_start']
+__all__ = ['checkpoint_filter_fn', 'create_slimmable', 'warm_start', 'zoo_cfgs']
 
 _logger = logging.getLogger(__name__)
 
@@ -36,6 +37,15 @@ def create_slimmable(
     return model
 
 
+def zoo_cfgs(*names: str) -> Any:
+    """Pretrained configurations of a family: what ships with the package, and warm starts from timm's weights.
+
+    Args:
+        *names: timm's models ('resnet50.a1_in1k') that the family's start from.
+    """
+    return generate_default_cfgs(with_shipped({f'sfsc_{name}': warm_start(name, classifier='fc') for name in names}))
+
+
 def warm_start(name: str, **changes: Any) -> dict[str, Any]:
     """Pretrained config of timm's model `name` ('resnet50.a1_in1k'), with the full id of its weights on the Hub.
 
@@ -49,7 +59,7 @@ def warm_start(name: str, **changes: Any) -> dict[str, Any]:
 
 
 def checkpoint_filter_fn(state_dict: dict[str, Tensor], model: Slimmable) -> dict[str, Tensor]:
-    """Brings a checkpoint of timm's plain model into the slimmable form; our own pass as they are.
+    """Brings a checkpoint of timm's plain model into the slimmable form; our own pass as they are, if they fit.
 
     Backbone weights are taken over, every width's normalisation starts as the leading slice of the full one's, and
     where there is a neck, neck and classifier keep their fresh values. Widths below 1.0 need training to be of use.
@@ -57,11 +67,25 @@ def checkpoint_filter_fn(state_dict: dict[str, Tensor], model: Slimmable) -> dic
     Args:
         state_dict: Checkpoint.
         model: The model that it goes into.
+
+    Raises:
+        ValueError: It is a slimmable model's of other widths or sizes.
     """
     own = model.state_dict()
-    backbone = ((key, tensor) for key, tensor in state_dict.items() if not key.startswith('fc.'))
-    if all(key in own and own[key].shape == tensor.shape for key, tensor in backbone):
+    slimmable = any(key.startswith('neck.') for key in state_dict)
+    if slimmable and not model.embed_dim:  # plain classification on the backbone
+        state_dict = {key: tensor for key, tensor in state_dict.items() if not key.startswith('neck.')}
+    backbone = {key: tensor for key, tensor in state_dict.items() if not key.startswith('fc.')}
+    differing = {key for key, tensor in backbone.items() if key not in own or own[key].shape != tensor.shape}
+    if slimmable:  # other channels of the input are timm's to adapt
+        differing.discard(f'{getattr(model, "pretrained_cfg", {}).get("first_conv")}.weight')
+    if not differing:
         return state_dict
+    if slimmable:
+        raise ValueError(
+            'the checkpoint is of a slimmable model with other widths or sizes than this one '
+            f'(widths={model.widths}, embed_dim={model.embed_dim}); create the model with those of the checkpoint.'
+        )
     plain_classifier = f'{type(model).classifier_name}.'
     converted = {}
     for key, tensor in state_dict.items():

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from timm.models import generate_default_cfgs, register_model
+from timm.models import register_model
 from timm.models.convnext import ConvNeXt
 from torch import nn
 
-from ._factory import create_slimmable, warm_start
+from ._factory import create_slimmable, zoo_cfgs
 from ._slimmable import Slimmable
 from ._widths import scale_channels
 
@@ -44,18 +44,13 @@ def _narrow_args(width: float, kwargs: dict[str, Any]) -> dict[str, Any]:
     return args
 
 
-default_cfgs = generate_default_cfgs(
-    {
-        f'sfsc_{name}': warm_start(name, classifier='fc')
-        for name in (
-            'convnext_atto.d2_in1k',
-            'convnext_femto.d1_in1k',
-            'convnext_pico.d1_in1k',
-            'convnext_nano.d1h_in1k',
-            'convnext_tiny.fb_in1k',
-            'convnext_small.fb_in1k',
-        )
-    }
+default_cfgs = zoo_cfgs(
+    'convnext_atto.d2_in1k',
+    'convnext_femto.d1_in1k',
+    'convnext_pico.d1_in1k',
+    'convnext_nano.d1h_in1k',
+    'convnext_tiny.fb_in1k',
+    'convnext_small.fb_in1k',
 )
 
 

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from timm.models import generate_default_cfgs, register_model
+from timm.models import register_model
 from timm.models.efficientnet import EfficientNet, _gen_efficientnet
 from torch import nn
 
-from ._factory import create_slimmable, warm_start
+from ._factory import create_slimmable, zoo_cfgs
 from ._slimmable import Slimmable
 
 __all__ = ['SlimmableEfficientNet']
@@ -44,11 +44,10 @@ class SlimmableEfficientNet(Slimmable, EfficientNet):
         return {k: v for k, v in kwargs.items() if k not in ('channel_multiplier', 'depth_multiplier')}
 
 
-default_cfgs = generate_default_cfgs(
-    {
-        f'sfsc_{name}': warm_start(name, classifier='fc')
-        for name in ('efficientnet_b0.ra_in1k', 'efficientnet_b1.ft_in1k', 'efficientnet_b2.ra_in1k')
-    }
+default_cfgs = zoo_cfgs(
+    'efficientnet_b0.ra_in1k',
+    'efficientnet_b1.ft_in1k',
+    'efficientnet_b2.ra_in1k',
 )
 
 

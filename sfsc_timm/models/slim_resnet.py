@@ -9,11 +9,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from timm.models import generate_default_cfgs, register_model
+from timm.models import register_model
 from timm.models.resnet import BasicBlock, Bottleneck, ResNet
 from torch import Tensor, nn
 
-from ._factory import create_slimmable, warm_start
+from ._factory import create_slimmable, zoo_cfgs
 from ._slimmable import Slimmable
 from ._widths import scale_channels
 
@@ -76,20 +76,15 @@ def _narrow_args(width: float, kwargs: dict[str, Any]) -> dict[str, Any]:
     return {'channels': channels, 'stem_width': scale_channels(2 * kwargs.get('stem_width', 64), width) // 2}
 
 
-default_cfgs = generate_default_cfgs(
-    {
-        f'sfsc_{name}': warm_start(name, classifier='fc')
-        for name in (
-            'resnet18.a1_in1k',
-            'resnet34.a1_in1k',
-            'resnet50.a1_in1k',
-            'resnet101.a1_in1k',
-            'resnet18d.ra2_in1k',
-            'resnet34d.ra2_in1k',
-            'resnet50d.a1_in1k',
-            'resnet101d.ra2_in1k',
-        )
-    }
+default_cfgs = zoo_cfgs(
+    'resnet18.a1_in1k',
+    'resnet34.a1_in1k',
+    'resnet50.a1_in1k',
+    'resnet101.a1_in1k',
+    'resnet18d.ra2_in1k',
+    'resnet34d.ra2_in1k',
+    'resnet50d.a1_in1k',
+    'resnet101d.ra2_in1k',
 )
 
 _D_STEM = {'stem_width': 32, 'stem_type': 'deep', 'avg_down': True}

@@ -1,0 +1,157 @@
+"""Publishes a checkpoint on the Hugging Face Hub: one repository, a branch for each width.
+
+`main` holds the whole slimmable model. The branches w0.25, w0.5, ... hold one width each as a dense model, so a small
+device downloads just its own, and timm alone loads it:
+
+  timm.create_model('hf-hub:user/name@w0.25', pretrained=True)
+
+First look at what would be written, then log in once and write it:
+
+  sfsc-timm publish runs/emoji --repo user/name --dry-run
+  hf auth login
+  sfsc-timm publish runs/emoji --repo user/name --license apache-2.0
+  sfsc-timm publish last.pth.tar --use-ema --repo user/name --private --onnx --data market1501 --data-dir market
+
+CHECKPOINT is the folder of a training run (its best checkpoint, else its last), a folder of a whole slimmable model, a
+.safetensors file with config.json beside it, or a .pth.tar.
+
+The card is written from measurements. Accuracy comes from matrix.json beside the checkpoint, as training and
+`sfsc-timm eval` write it; with --data it is measured first if it is not there. Cost is measured once and kept in
+measurements.json. So the same checkpoint gives the same files: repeating the command commits nothing, and after an
+interruption it completes what is missing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from ._options import add_checkpoint_arguments, add_data_arguments, load_model
+from ._terminal import console
+
+if TYPE_CHECKING:
+    from ..hub import Plan
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the command's arguments."""
+    add_checkpoint_arguments(parser, positional=True)
+    group = parser.add_argument_group('repository')
+    group.add_argument('--repo', required=True, metavar='USER/NAME', help='created if it is not there')
+    group.add_argument('--private', action='store_true', help='create it as a private one')
+    group.add_argument('--dry-run', action='store_true', help='list every file and write nothing; needs no login')
+    group.add_argument('--onnx', action='store_true', help='add each width as ONNX, with its preprocessing')
+    group.add_argument('--output', type=Path, metavar='DIR', help='keep the files of every branch in this folder, too')
+    group = parser.add_argument_group('card', 'what it says beside the measurements')
+    group.add_argument('--license', metavar='ID', help='of the weights, as the Hub names it: apache-2.0, cc-by-nc-4.0')
+    group.add_argument('--train-data', metavar='NAME', help="training data (the run's own)")
+    group.add_argument('--data-license', metavar='TEXT', help='terms of the training data')
+    group.add_argument(
+        '--command', metavar='TEXT', dest='train_command', help="command that trained it (the run's own)"
+    )
+    group.add_argument('--use', metavar='TEXT', help='intended use')
+    group.add_argument(
+        '--matrix', type=Path, metavar='FILE', help='measured accuracy (matrix.json beside the checkpoint)'
+    )
+    group.add_argument('--note', metavar='TEXT', help="what that accuracy is of, if it is another checkpoint's")
+    add_data_arguments(parser, required=False)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Runs the command."""
+    from ..hub import About, check_login, prepare, push
+
+    terminal = console()
+    if not args.dry_run:
+        check_login()
+    matrix = args.matrix or _measure(args)
+    about = About(args.license, args.train_data, args.data_license, args.train_command, args.note, args.use)
+    with TemporaryDirectory(prefix='sfsc-publish-') as scratch:
+        folder = _folder(args.output, Path(scratch))
+        with terminal.status('') as status:
+            plan = prepare(
+                args.checkpoint, args.repo, folder, about=about, matrix=matrix, onnx=args.onnx,
+                on_step=lambda step: status.update(f'{step} ...'), **_loading(args),
+            )  # fmt: skip
+        terminal.print(plan_table(plan))
+        if args.dry_run:
+            terminal.print('Nothing was written; leave --dry-run out to publish.')
+            return
+        commits = push(plan, private=args.private, on_branch=lambda name: terminal.print(f'{name} ...'))
+    changed = [name for name, commit in commits.items() if commit]
+    terminal.print(f'{", ".join(changed)} written' if changed else 'Nothing had changed, nothing was written')
+    first = plan.branches[0]
+    if first.plain:
+        terminal.print(f"timm.create_model('hf-hub:{plan.repo}@{first.name}', pretrained=True)", markup=False)
+    terminal.print(f"sfsc_timm.load_width('{plan.repo}', {first.width:g})", markup=False)
+
+
+def plan_table(plan: Plan) -> Any:
+    """Every file of every branch."""
+    from rich import box
+    from rich.table import Table
+
+    title = f'{plan.repo}, compatibility id {plan.compatibility}'
+    table = Table(title=title, title_justify='left', box=box.SIMPLE_HEAD, padding=(0, 1))
+    for name in ('branch', 'needs', 'file', 'bytes', 'sha256'):
+        table.add_column(name, justify='right' if name == 'bytes' else 'left', no_wrap=True)
+    for branch in plan.branches:
+        first = branch.name, 'timm' if branch.plain else 'timm, sfsc-timm'
+        for i, file in enumerate(branch.files):
+            last = i == len(branch.files) - 1
+            shown = ('', '') if i else first
+            table.add_row(*shown, file.path, f'{file.size:,}', file.sha256[:12], end_section=last)
+    return table
+
+
+def _loading(args: argparse.Namespace) -> dict[str, Any]:
+    names = ('img_size', 'input_size', 'mean', 'std', 'interpolation', 'crop_pct', 'crop_mode')
+    return {
+        'model': args.model,
+        'model_kwargs': args.model_kwargs,
+        'use_ema': args.use_ema,
+        'data_config': {name: getattr(args, name) for name in names},
+    }
+
+
+def _folder(output: Path | None, scratch: Path) -> Path:
+    if output is None:
+        return scratch
+    if output.is_dir() and any(output.iterdir()):
+        raise ValueError(f'--output must be an empty folder or none yet, {str(output)!r} holds files.')
+    output.mkdir(parents=True, exist_ok=True)
+    return output
+
+
+def _measure(args: argparse.Namespace) -> Path | None:
+    """Evaluates the checkpoint on --data, if that is given and no matrix of it lies beside the checkpoint yet."""
+    from ..hub import find_checkpoint
+
+    if args.data is None:
+        return None
+    path = find_checkpoint(args.checkpoint)
+    folder = path if path.is_dir() else path.parent
+    if (folder / 'matrix.json').is_file() and _is_measured(folder / 'matrix.json', str(path), args):
+        return None
+    from . import evaluate
+
+    settings = {
+        'checkpoint': str(path), 'widths': None, 'gallery_checkpoint': None, 'gallery_widths': None,
+        'distance': 'cosine', 'rerank': False, 'output': folder,
+    }  # fmt: skip
+    evaluate.run(argparse.Namespace(**{**vars(args), **settings}))
+    return folder / 'matrix.json'
+
+
+def _is_measured(file: Path, checkpoint: str, args: argparse.Namespace) -> bool:
+    """Whether a matrix is of this checkpoint on the data asked for."""
+    try:
+        values = json.loads(file.read_text(encoding='utf-8'))
+        data = values.get('data'), values.get('settings', {}).get('data')
+        declared = {entry['compatibility'] for entry in values.get('checkpoints', ())}
+    except (ValueError, AttributeError, KeyError, TypeError) as error:
+        raise ValueError(f'{str(file)!r} is no compatibility matrix: {error}; delete it to measure again.') from error
+    return args.data in data and declared <= {load_model(args, checkpoint).compatibility}
