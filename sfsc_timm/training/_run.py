@@ -20,6 +20,7 @@ from timm.utils import unwrap_model
 
 from ..data import RetrievalData
 from ..evaluation import CompatibilityMatrix, plot_matrix, plot_training
+from ..hub import compatibility_id
 from ..models import Slimmable
 from ..recipes import Recipe, create_recipe
 from ._build import Input, create_loaders, create_model, lone_model, probe, read_training_data, resolve_input
@@ -133,6 +134,8 @@ class TrainingRun:
             models = self._train_separately() if self.recipe.separate else self._train_jointly()
         matrix = evaluate_models(models, self.split, self.device)
         matrix.info.update(recipe=self.config.recipe, settings=asdict(self.config))
+        if not self.recipe.separate:  # by this `publish` knows whose figures these are
+            matrix.info['compatibility'] = compatibility_id(models[1.0])
         if self.is_first:
             _write_json(self.folder / 'matrix.json', matrix.to_dict())
             _plot(plot_matrix, matrix, self.folder / 'matrix.png', title=f'{self.recipe.title} on {self.data.name}')

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import signal
 import subprocess
@@ -111,7 +112,9 @@ def test_every_recipe_learns_and_is_read_by_later_commands(recipe: str, tmp_path
         assert loaded.input_size == (1, 16, 16)
         assert loaded.widths == ((1.0,) if separate else (0.5, 1.0))
         assert (folder / 'training.png').is_file()
-    assert (tmp_path / 'run/matrix.json').is_file()
+    info = json.loads((tmp_path / 'run/matrix.json').read_text())
+    if not separate:
+        assert info['compatibility'] == load_checkpoint_model(tmp_path / 'run/last.pth.tar').compatibility
     assert (tmp_path / 'run/matrix.png').is_file()
 
 
