@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..layers import densify
-from ..models import Slimmable, SlimmableEfficientNet
+from ..models import Slimmable
 from ._read import fill
 
 __all__ = ['embedding_layer', 'relative_error', 'sub_model']
@@ -42,9 +42,9 @@ def sub_model(model: Slimmable, width: float, allow_plugin: bool = False) -> tup
             return plain, True
         raise ValueError(f'plain timm gives another output at width {width:g} (by {error:.1g} of the largest value)')
     except ValueError:
-        if not allow_plugin or not isinstance(model, SlimmableEfficientNet):
+        if not allow_plugin:
             raise
-    own = _narrow_efficientnet(model, width)
+    own = _lone(model, width)
     if (error := _difference(own, model, width)) > _TOLERANCE:
         raise ValueError(f'width {width:g} cannot be saved: its dense form gives another output (by {error:.1g})')
     return own, False
@@ -80,18 +80,13 @@ def _difference(dense: nn.Module, model: Slimmable, width: float) -> float:
         model.train(training)
 
 
-def _narrow_efficientnet(model: Slimmable, width: float) -> nn.Module:
-    """The slimmable EfficientNet of `width` times the channels and of that one width, which is the sub-model.
-
-    Its channel multiplier is an argument of this package's model; in plain timm it is part of the name.
-    """
-    multiplier = model._family_args.get('channel_multiplier', 1.0) * width
-    recorded = dict(getattr(model, '_model_args', {}))
+def _lone(model: Slimmable, width: float) -> nn.Module:
+    """The network of this package that is as narrow as the sub-model and has that one width."""
     args: dict[str, Any] = {
-        **recorded,
-        'channel_multiplier': multiplier,
+        **getattr(model, '_model_args', {}),
         'widths': [1.0],
         'width': 1.0,
+        'full_width': model._full_width * width,
         'embed_dim': model.embed_dim,
         'neck_norm': model._neck_norm,
         'num_classes': 0,
