@@ -36,6 +36,7 @@ from zoo import (
 )
 
 import sfsc_timm
+from sfsc_timm.layers import densify
 from sfsc_timm.models import SlimmableResNet
 
 
@@ -300,3 +301,29 @@ def test_plain_forms_of_other_arguments() -> None:
     plain = model.extract(plain=True)
     assert_close_to(predict(plain, x), embed(model, x))
     assert plain.forward_features(x).shape[-1] == 4
+
+
+@pytest.mark.parametrize('member', [RESNET, EFFICIENTNET, CONVNEXT], ids=name_of)
+@pytest.mark.parametrize('width', [0.25, 0.5])
+def test_a_network_of_its_own(member: Member, width: float) -> None:
+    """`full_width` builds what a sub-model is, as a network that has this one width."""
+    model, x = member.create(), images()
+    lone = member.create(widths=(1.0,), full_width=width)
+    assert lone.widths == (1.0,)
+    with model.at_width(width):
+        state = densify(model).state_dict()
+        expected = predict(model, x)
+    own = lone.state_dict()
+    lone.load_state_dict({key: tensor.reshape(own[key].shape) for key, tensor in state.items()})
+    assert_close_to(predict(lone, x), expected)
+    nested = member.create(widths=(0.5, 1.0), full_width=0.5)
+    shapes = [p.shape for p in nested.extract(0.5).parameters()]
+    assert shapes == [p.shape for p in model.extract(0.25).parameters()]
+    if member is not EFFICIENTNET:
+        assert_close_to(predict(lone.extract(plain=True), x), predict(model.extract(width, plain=True), x))
+
+
+@pytest.mark.parametrize('full_width', [0.0, -0.5, 1.5, float('nan')])
+def test_a_full_width_out_of_range(full_width: float) -> None:
+    with pytest.raises(ValueError, match=r'full_width must be in \(0, 1\]'):
+        timm.create_model('sfsc_resnet18', full_width=full_width)
