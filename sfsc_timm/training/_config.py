@@ -72,7 +72,7 @@ class Fit:
 class TrainConfig(Fit):
     """A whole run. See `sfsc-timm train --help`."""
 
-    recipe: str = _option('sfsc', 'how the widths are trained, see below', 'recipe')
+    recipe: str = _option('sfsc', 'how the widths are trained, see above', 'recipe')
     recipe_kwargs: dict[str, Any] = _option({}, 'its options', 'recipe')
     smoothing: float = _option(0.0, 'label smoothing', 'recipe')
     triplet: float = _option(0.0, "factor of a triplet loss on each width's embeddings", 'recipe')
