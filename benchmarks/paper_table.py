@@ -148,8 +148,8 @@ def markdown(runs: Runs, data: str) -> str:
         '',
         f'{settings["model"]}, {settings["epochs"]} epochs, batch {settings["batch_size"]}, '
         + ('averaged weights, ' if settings.get('model_ema') else '')
-        + 'the same for all systems. Means over seeds, with the standard deviation where there are several. Each run is '
-        'one JSON beside this file.',
+        + 'the same for all systems. Means over seeds, with the standard deviation where there are several. Each run '
+        'is one JSON beside this file.',
         '',
         f'| system | seeds | {" | ".join(f"{n}/{n}" for n in names)} | diagonal | cross | above the weaker self-test |',
         '|-|-|' + '-|' * (len(names) + 3),
