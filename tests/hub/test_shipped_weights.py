@@ -165,5 +165,9 @@ def test_what_ships_is_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert not list(folder.iterdir())
 
 
-def test_the_folder_of_a_checkout() -> None:
-    assert _shipped.weights_folder() == Path(sfsc_timm.__file__).parents[1] / 'weights'
+def test_the_folder_is_found_in_a_checkout_and_in_an_installed_package() -> None:
+    package = Path(sfsc_timm.__file__).parent
+    installed = package / 'weights'
+    folder = _shipped.weights_folder()
+    assert folder == (installed if installed.is_dir() else package.parent / 'weights')
+    assert (folder / '__init__.py').is_file()
