@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ._base import SubModelLoss
-from ._objective import Objective, Reference, SubModelOutput
+from ._objective import Objective, Reference
 from ._triplet import BatchHardTriplet
 
 
@@ -44,26 +45,13 @@ class Aligned(Objective):
         self.distill = distill
         self.cross = cross
 
-    @property
-    def uses_embedding(self) -> bool:
-        """Always."""
-        return True
-
-    def forward(
-        self,
-        index: int,
-        output: SubModelOutput,
-        target: Tensor,
-        reference: Reference | None = None,
-        kl_scale: float | Tensor = 1.0,
-    ) -> tuple[Tensor, Tensor]:
-        """Computes the loss of one sub-model, see `Objective`."""
-        loss, uncertainty = super().forward(index, output, target, reference, kl_scale)
-        if reference is None:
-            return loss, uncertainty
+    def compatible(self, embedding: Tensor, target: Tensor, reference: Reference, kl_scale: float | Tensor) -> Tensor:
+        """Computes the loss of disagreement with the full width."""
+        del kl_scale
+        loss = embedding.new_zeros((), dtype=torch.float32)
         if self.distill:
-            apart = 1.0 - F.cosine_similarity(output.embedding.float(), reference.embedding.float(), dim=1)
+            apart = 1.0 - F.cosine_similarity(embedding.float(), reference.embedding.float(), dim=1)
             loss = loss + self.distill * apart.mean()
         if self.cross and self.triplet is not None:
-            loss = loss + self.cross * self.triplet(output.embedding, target, reference.embedding)
-        return loss, uncertainty
+            loss = loss + self.cross * self.triplet(embedding, target, reference.embedding)
+        return loss

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ._base import SubModelLoss
@@ -31,29 +32,11 @@ class _Follower(Objective):
         self.own = None if own is None else nn.ModuleList(own)
         self.weight = weight
 
-    @property
-    def uses_embedding(self) -> bool:
-        """Always."""
-        return True
-
-    def forward(
-        self,
-        index: int,
-        output: SubModelOutput,
-        target: Tensor,
-        reference: Reference | None = None,
-        kl_scale: float | Tensor = 1.0,
-    ) -> tuple[Tensor, Tensor]:
-        """Computes the loss of one sub-model, see `Objective`."""
-        if reference is None:
-            return self.identify(output.logits, output.embedding, target, kl_scale)
-        logits = output.logits if self.own is None else self.own[index](output.embedding)
-        loss, uncertainty = self.identify(logits, output.embedding, target, kl_scale)
-        return loss + self.weight * self.compatible(output.embedding, target, reference, kl_scale), uncertainty
-
-    def compatible(self, embedding: Tensor, target: Tensor, reference: Reference, kl_scale: float | Tensor) -> Tensor:
-        """Computes the loss that ties `embedding` to the reference."""
-        raise NotImplementedError
+    def follower_logits(self, index: int, output: SubModelOutput, reference: Reference) -> Tensor:
+        """Logits of the sub-model's own classifier."""
+        del reference
+        logits: Tensor = output.logits if self.own is None else self.own[index](output.embedding)
+        return logits
 
 
 class BackwardCompatible(_Follower):
@@ -73,22 +56,15 @@ class BackwardCompatible(_Follower):
         super().__init__(loss, *args, **options)
         self.alone = alone
 
-    def forward(
-        self,
-        index: int,
-        output: SubModelOutput,
-        target: Tensor,
-        reference: Reference | None = None,
-        kl_scale: float | Tensor = 1.0,
-    ) -> tuple[Tensor, Tensor]:
-        """Computes the loss of one sub-model, see `Objective`."""
-        if reference is not None and self.alone:
-            return self.identify(reference.classify(output.embedding), output.embedding, target, kl_scale)
-        return super().forward(index, output, target, reference, kl_scale)
+    def follower_logits(self, index: int, output: SubModelOutput, reference: Reference) -> Tensor:
+        """Logits of the sub-model's own classifier, or of the reference's."""
+        return reference.classify(output.embedding) if self.alone else super().follower_logits(index, output, reference)
 
     def compatible(self, embedding: Tensor, target: Tensor, reference: Reference, kl_scale: float | Tensor) -> Tensor:
-        """Computes the loss of the features under the reference's classifier."""
-        return self.loss(reference.classify(embedding), target, kl_scale)
+        """Computes the loss of the features under the reference's classifier, where it comes on top of another."""
+        if self.alone:
+            return embedding.new_zeros((), dtype=torch.float32)
+        return self.weight * self.loss(reference.classify(embedding), target, kl_scale)
 
 
 class Asymmetric(_Follower):
@@ -110,5 +86,5 @@ class Asymmetric(_Follower):
     def compatible(self, embedding: Tensor, target: Tensor, reference: Reference, kl_scale: float | Tensor) -> Tensor:
         """Computes the loss between the features and the reference's."""
         del kl_scale
-        loss: Tensor = self.metric(embedding, target, reference.embedding)
+        loss: Tensor = self.weight * self.metric(embedding, target, reference.embedding)
         return loss

@@ -63,7 +63,7 @@ class Objective(nn.Module):
     @property
     def uses_embedding(self) -> bool:
         """Whether embeddings are needed."""
-        return self.triplet is not None
+        return self.uses_reference or self.triplet is not None
 
     def forward(
         self,
@@ -85,8 +85,20 @@ class Objective(nn.Module):
         Returns:
             The loss (), and the uncertainty `(B,)` in [0, 1], detached.
         """
+        if reference is None:
+            return self.identify(output.logits, output.embedding, target, kl_scale)
+        logits = self.follower_logits(index, output, reference)
+        loss, uncertainty = self.identify(logits, output.embedding, target, kl_scale)
+        return loss + self.compatible(output.embedding, target, reference, kl_scale), uncertainty
+
+    def follower_logits(self, index: int, output: SubModelOutput, reference: Reference) -> Tensor:
+        """Logits `(B, C)` by which a sub-model with a reference is identified: the shared classifier's."""
         del index, reference
-        return self.identify(output.logits, output.embedding, target, kl_scale)
+        return output.logits
+
+    def compatible(self, embedding: Tensor, target: Tensor, reference: Reference, kl_scale: float | Tensor) -> Tensor:
+        """Computes the loss () that ties a sub-model's `embedding` to the reference; for objectives that use one."""
+        raise NotImplementedError
 
     def identify(
         self, logits: Tensor, embedding: Tensor, target: Tensor, kl_scale: float | Tensor
