@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import argparse
 import ast
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -218,10 +217,3 @@ def preprocessing(checkpoint: Checkpoint) -> dict[str, Any]:
     names = ('input_size', 'mean', 'std', 'interpolation', 'crop_pct', 'crop_mode')
     values = {name: getattr(checkpoint, name) for name in names}
     return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
-
-
-def write_json(path: Path, values: Mapping[str, Any]) -> None:
-    """Writes a file that is there whole or not at all."""
-    temporary = path.with_name(f'.{path.name}.tmp')
-    temporary.write_text(json.dumps(values, indent=1) + '\n', encoding='utf-8')
-    temporary.replace(path)

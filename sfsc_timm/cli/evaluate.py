@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from .._files import write_json
 from ..evaluation import (
     CompatibilityMatrix,
     Cost,
@@ -50,7 +51,6 @@ from ._options import (
     read_data,
     serve,
     suited,
-    write_json,
 )
 from ._terminal import console, matrix_table
 

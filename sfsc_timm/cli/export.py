@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .._files import write_json
 from ._options import (
     CHECKPOINT,
     add_checkpoint_arguments,
@@ -28,7 +29,6 @@ from ._options import (
     serve,
     suited,
     track,
-    write_json,
 )
 from ._terminal import console
 

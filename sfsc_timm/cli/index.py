@@ -17,6 +17,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .._files import write_json
 from ..data import Sample
 from ..evaluation import Gallery, GalleryInfo, IncompatibleGalleryError, embed
 from ._options import (
@@ -31,7 +32,6 @@ from ._options import (
     serve,
     suited,
     track,
-    write_json,
 )
 from ._terminal import console
 

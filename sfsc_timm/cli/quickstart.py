@@ -14,8 +14,6 @@ Writes matrix.json, matrix.png, training.csv, training.png, accuracy-cost.png, m
 from __future__ import annotations
 
 import argparse
-import csv
-import json
 import os
 import subprocess
 import sys
@@ -27,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from .._files import write_csv, write_json
 from ._terminal import console, matrix_table, progress_bar
 
 if TYPE_CHECKING:
@@ -68,7 +67,7 @@ def run(args: argparse.Namespace) -> None:
     size = (1 if args.data == 'glyphs' else 3, args.img_size, args.img_size)
     model = _create_model(data, size[0])
     rows = _train(terminal, model, data, size, args)
-    _write_csv(args.output / 'training.csv', rows)
+    write_csv(args.output / 'training.csv', rows)
     matrix, gallery = _evaluate(model, data, size, args)
     terminal.print(matrix_table(matrix))
     terminal.print(
@@ -76,7 +75,7 @@ def run(args: argparse.Namespace) -> None:
         f'{matrix.num_compatible} of {len(matrix.widths) * (len(matrix.widths) - 1)} cross-tests beat the smaller '
         "model's self-test\n"
     )
-    _write_json(args.output / 'matrix.json', matrix.to_dict())
+    write_json(args.output / 'matrix.json', matrix.to_dict())
     plot_matrix(matrix, args.output / 'matrix.png')
     plot_accuracy_cost(matrix, args.output / 'accuracy-cost.png')
     plot_training(rows, args.output / 'training.png', title=f'SFSC on {data.name}')
@@ -213,18 +212,3 @@ def _prove(
         + ("; the query's own camera is left out" if data.cameras else ''),
     )
     return float(retrieval_metrics(queries, gallery, truth).cmc[1])
-
-
-def _write_json(path: Path, values: dict[str, Any]) -> None:
-    temporary = path.with_suffix('.tmp')
-    temporary.write_text(json.dumps(values, indent=1) + '\n')
-    temporary.replace(path)
-
-
-def _write_csv(path: Path, rows: list[dict[str, float]]) -> None:
-    temporary = path.with_suffix('.tmp')
-    with temporary.open('w', newline='') as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-    temporary.replace(path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from math import sqrt
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sfsc_timm._files import replacing
 from sfsc_timm.evaluation._scores import Distance, check_embeddings
 
 # Training vectors per list, k-means' own recommendation being 39 to 256.
@@ -66,9 +66,8 @@ class FaissIndex:
     def save(self, path: str | Path) -> None:
         """Write the index in one step."""
         path = Path(path)
-        temporary = path.with_name(f'.{path.name}.tmp')
-        _faiss().write_index(self.index, str(temporary))
-        os.replace(temporary, path)
+        with replacing(path) as temporary:
+            _faiss().write_index(self.index, str(temporary))
 
     @classmethod
     def load(cls, path: str | Path) -> FaissIndex:

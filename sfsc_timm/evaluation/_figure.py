@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from sfsc_timm._files import replacing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -75,10 +76,6 @@ def save(figure: Figure, path: str | Path, dpi: int = 160) -> Path:
         raise FileNotFoundError(
             f'folder {str(path.parent)!r} does not exist, so {path.name} cannot be written; make it.'
         )
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
-    try:
+    with replacing(path) as temporary:
         figure.savefig(temporary, format=path.suffix[1:], dpi=dpi, metadata=metadata[path.suffix])
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
     return path

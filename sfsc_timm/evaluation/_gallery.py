@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -15,6 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from sfsc_timm._files import replacing, write_json
 from sfsc_timm.evaluation._scores import check_embeddings
 
 _FORMAT = 'sfsc-timm gallery 1'
@@ -148,12 +148,8 @@ class Gallery:
         if not stored.isfinite().all():
             raise ValueError(f'embeddings are too large for {self.info.dtype}; normalise them or store float32.')
         name = f'{len(self._shards):05d}.safetensors'
-        temporary = self.folder / f'.{name}.tmp'
-        try:
+        with replacing(self.folder / name) as temporary:
             save_file({'embeddings': stored}, temporary, metadata={'paths': json.dumps(list(paths))})
-            os.replace(temporary, self.folder / name)
-        finally:
-            temporary.unlink(missing_ok=True)
         shards = [*self._shards, {'file': name, 'count': len(paths)}]
         _write_manifest(self.folder, self.info, shards)
         known = self.paths
@@ -197,7 +193,5 @@ def _read_manifest(path: Path) -> dict[str, Any]:
 
 
 def _write_manifest(folder: Path, info: GalleryInfo, shards: list[dict[str, Any]]) -> None:
-    temporary = folder / f'.{_MANIFEST}.tmp'
     content = {'format': _FORMAT, 'count': sum(s['count'] for s in shards), 'info': asdict(info), 'shards': shards}
-    temporary.write_text(json.dumps(content, indent=2) + '\n', encoding='utf-8')
-    os.replace(temporary, folder / _MANIFEST)
+    write_json(folder / _MANIFEST, content, indent=2)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from importlib import import_module
 from pathlib import Path
 
 from torch import Tensor
 
+from .._files import replacing
 from ..evaluation import GroundTruth, retrieval_metrics
-from ._onnx import quiet, require_onnx, run_onnx, temporary_beside
+from ._onnx import quiet, require_onnx, run_onnx
 
 __all__ = ['quantisation_loss', 'quantise_onnx']
 
@@ -32,14 +32,10 @@ def quantise_onnx(source: str | Path, path: str | Path) -> Path:
     import_module('onnxruntime.quantization')
     quantization = runtime.quantization
     path = Path(path)
-    temporary = temporary_beside(path)
-    try:
-        with quiet():
-            # Unsigned, since ONNX Runtime's integer convolution on the CPU takes no signed weights.
-            quantization.quantize_dynamic(str(source), str(temporary), weight_type=quantization.QuantType.QUInt8)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary, quiet():
+        # Unsigned, since ONNX Runtime's integer convolution on the CPU takes no signed weights.
+        quantization.quantize_dynamic(str(source), str(temporary), weight_type=quantization.QuantType.QUInt8)
     return path
 
 

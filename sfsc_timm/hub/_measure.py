@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -13,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from .._files import write_json
 from ..evaluation import latency, model_cost
 
 __all__ = ['MEASUREMENTS', 'WidthCost', 'read_measurements', 'width_cost', 'write_measurements']
@@ -51,13 +51,7 @@ def read_measurements(folder: Path, compatibility: str) -> dict[str, Any]:
 def write_measurements(folder: Path, compatibility: str, values: dict[str, Any]) -> None:
     """Replaces what is recorded of a checkpoint; other checkpoints in the folder keep theirs."""
     path = folder / MEASUREMENTS
-    content = {**_read(path), compatibility: values}
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
-    try:
-        temporary.write_text(json.dumps(content, indent=1, sort_keys=True) + '\n', encoding='utf-8')
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_json(path, {**_read(path), compatibility: values}, sort_keys=True)
 
 
 def width_cost(

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import os
-import tempfile
 import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -14,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .._files import replacing, write_json
 from ._load import Checkpoint
 from ._submodel import relative_error
 
@@ -24,7 +22,6 @@ __all__ = [
     'quiet',
     'require_onnx',
     'run_onnx',
-    'temporary_beside',
     'write_preprocessing',
 ]
 
@@ -63,8 +60,8 @@ def export_onnx(model: nn.Module, path: str | Path, input_size: tuple[int, int, 
         )
     proto = program.model_proto
     _forget_where(proto)
-    temporary = temporary_beside(path)
-    try:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary:
         onnx.save(proto, str(temporary))
         noise = torch.randn(3, *input_size, generator=torch.Generator().manual_seed(0))
         for batch in (noise, noise[:1]):
@@ -74,9 +71,6 @@ def export_onnx(model: nn.Module, path: str | Path, input_size: tuple[int, int, 
                 raise ValueError(
                     f'{str(path)!r}: ONNX Runtime gives another output, by {error:.1g} of the largest value'
                 )
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
     return path
 
 
@@ -129,12 +123,8 @@ def write_preprocessing(path: str | Path, checkpoint: Checkpoint, width: float) 
         'width': width,
         'compatibility': checkpoint.compatibility,
     }
-    temporary = temporary_beside(path)
-    try:
-        temporary.write_text(json.dumps(values, indent=1) + '\n', encoding='utf-8')
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, values)
     return path
 
 
@@ -189,15 +179,6 @@ def _forget_where(proto: Any) -> None:
         del part.metadata_props[:]
     del proto.graph.metadata_props[:]
     del proto.metadata_props[:]
-
-
-def temporary_beside(path: Path) -> Path:
-    """A new temporary file in the folder of `path`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix='.', suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    os.chmod(name, 0o644)
-    return Path(name)
 
 
 class quiet:  # noqa: N801  used as a function

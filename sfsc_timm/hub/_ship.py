@@ -11,6 +11,7 @@ import timm
 import torch
 from safetensors.torch import save_file
 
+from .._files import replacing, write_json
 from ..models import Slimmable
 from ..models._shipped import MANIFEST, weights_folder
 from ._card import shipped_card
@@ -74,7 +75,7 @@ def ship(
     }
     size = _write_weights(folder, name, state)
     (folder / f'{name}.md').write_text(_card(read, rounded.eval(), name, about), encoding='utf-8')
-    _write_manifest(folder, {**_read_manifest(folder), name: {**entry, 'bytes': size}})
+    write_json(folder / MANIFEST, {**_read_manifest(folder), name: {**entry, 'bytes': size}})
     return folder / f'{name}.safetensors'
 
 
@@ -94,9 +95,7 @@ def _compare(rounded: Slimmable, model: Slimmable, input_size: tuple[int, ...]) 
 
 def _write_weights(folder: Path, name: str, state: dict[str, torch.Tensor]) -> int:
     """Writes the weights if they are small enough; returns their bytes."""
-    path = folder / f'{name}.safetensors'
-    temporary = path.with_name(f'.{path.name}.tmp')
-    try:
+    with replacing(folder / f'{name}.safetensors') as temporary:
         save_file(state, temporary)
         temporary.chmod(0o644)  # safetensors writes for its owner alone, and wheels keep that
         size = temporary.stat().st_size
@@ -106,9 +105,6 @@ def _write_weights(folder: Path, name: str, state: dict[str, torch.Tensor]) -> i
                 f'{name} takes {size / 1e6:.1f} MB and all weights {total / 1e6:.1f} MB, allowed are '
                 f'{_FILE_LIMIT / 1e6:.0f} and {_TOTAL_LIMIT / 1e6:.0f} MB; ship a smaller architecture.'
             )
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
     return size
 
 
@@ -161,9 +157,3 @@ def _half(key: str, tensor: torch.Tensor) -> torch.Tensor:
 def _read_manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
     return dict(json.loads(path.read_text(encoding='utf-8'))) if path.is_file() else {}
-
-
-def _write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
-    temporary = folder / f'.{MANIFEST}.tmp'
-    temporary.write_text(json.dumps(manifest, indent=1) + '\n', encoding='utf-8')
-    os.replace(temporary, folder / MANIFEST)

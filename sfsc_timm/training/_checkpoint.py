@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import torch
 import torch.distributed as dist
 from timm.utils import unwrap_model
 
+from .._files import replacing
 from ..tasks import SFSCTask
 from ._loop import Loop
 
@@ -60,9 +60,8 @@ def save_checkpoint(
         'metric': metric,
         SECTION: own,
     }
-    temporary = path.with_name(f'.{path.name}.tmp')
-    torch.save(content, temporary)
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        torch.save(content, temporary)
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:

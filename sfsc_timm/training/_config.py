@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from .._files import replacing
+
 __all__ = ['Fit', 'TrainConfig', 'read_config', 'write_config']
 
 
@@ -170,9 +172,8 @@ def write_config(config: TrainConfig, path: Path) -> None:
     """Writes all settings as YAML; the file is there whole or not at all."""
     import yaml
 
-    temporary = path.with_name(f'.{path.name}.tmp')
-    temporary.write_text(yaml.safe_dump(_plain(asdict(config)), sort_keys=False), encoding='utf-8')
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        temporary.write_text(yaml.safe_dump(_plain(asdict(config)), sort_keys=False), encoding='utf-8')
 
 
 def _plain(value: Any) -> Any:

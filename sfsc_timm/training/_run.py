@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import logging
 import os
@@ -18,6 +17,7 @@ import torch
 import torch.distributed as dist
 from timm.utils import unwrap_model
 
+from .._files import replacing, write_csv, write_json
 from ..data import RetrievalData
 from ..evaluation import CompatibilityMatrix, plot_matrix, plot_training
 from ..hub import compatibility_id
@@ -137,7 +137,7 @@ class TrainingRun:
         if not self.recipe.separate:  # by this `publish` knows whose figures these are
             matrix.info['compatibility'] = compatibility_id(models[1.0])
         if self.is_first:
-            _write_json(self.folder / 'matrix.json', matrix.to_dict())
+            write_json(self.folder / 'matrix.json', matrix.to_dict())
             _plot(plot_matrix, matrix, self.folder / 'matrix.png', title=f'{self.recipe.title} on {self.data.name}')
         self.report.on_matrix('', matrix, is_last=True)
         self._wait()
@@ -281,7 +281,7 @@ class _Network:
             self.best = metric if is_best else self.best
             self.save(metric)
             if run.is_first:
-                _write_csv(self.folder / 'summary.csv', self.rows)
+                write_csv(self.folder / 'summary.csv', self.rows)
                 if is_best:
                     _link(self.folder / LAST, self.folder / BEST)
             run.report.on_row(self.name, row)
@@ -345,31 +345,14 @@ def _device(config: TrainConfig) -> torch.device:
     return device
 
 
-def _write_json(path: Path, values: dict[str, Any]) -> None:
-    temporary = path.with_name(f'.{path.name}.tmp')
-    temporary.write_text(json.dumps(values, indent=1) + '\n', encoding='utf-8')
-    temporary.replace(path)
-
-
-def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    temporary = path.with_name(f'.{path.name}.tmp')
-    with temporary.open('w', newline='', encoding='utf-8') as file:
-        writer = csv.DictWriter(file, names)
-        writer.writeheader()
-        writer.writerows(rows)
-    temporary.replace(path)
-
-
 def _link(source: Path, target: Path) -> None:
     """Makes `target` what `source` is now, without copying where links are possible."""
-    temporary = target.with_name(f'.{target.name}.tmp')
-    temporary.unlink(missing_ok=True)
-    try:
-        temporary.hardlink_to(source)
-    except OSError:
-        temporary.write_bytes(source.read_bytes())
-    temporary.replace(target)
+    with replacing(target) as temporary:
+        temporary.unlink(missing_ok=True)
+        try:
+            temporary.hardlink_to(source)
+        except OSError:
+            temporary.write_bytes(source.read_bytes())
 
 
 def _plot(function: Any, *args: Any, **kwargs: Any) -> None:

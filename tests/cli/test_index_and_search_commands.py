@@ -8,7 +8,8 @@ import pytest
 import torch
 from checkpoints import DATA_CONFIG, paint, save_whole, tiny
 
-from sfsc_timm.cli import _options, index
+from sfsc_timm._files import write_json
+from sfsc_timm.cli import index
 from sfsc_timm.cli.main import main
 from sfsc_timm.data import Sample, batches, eval_transform
 from sfsc_timm.evaluation import Gallery, embed
@@ -228,7 +229,7 @@ def test_errors(saved, tmp_path, monkeypatch, capsys, arguments, message):
 
 
 def test_files_are_written_whole(tmp_path, monkeypatch):
-    _options.write_json(tmp_path / 'a.json', {'a': 1})
+    write_json(tmp_path / 'a.json', {'a': 1})
     with pytest.raises(TypeError):
-        _options.write_json(tmp_path / 'a.json', {'a': object()})
+        write_json(tmp_path / 'a.json', {'a': object()})
     assert json.loads((tmp_path / 'a.json').read_text()) == {'a': 1}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 import torch
@@ -64,7 +65,7 @@ def test_resuming_embeds_only_what_is_missing(gallery):
 
 @pytest.mark.parametrize('failing', ['save_file', '_write_manifest', 'first replace', 'second replace'])
 def test_an_interruption_loses_nothing(gallery, monkeypatch, failing):
-    replace, calls = gallery_module.os.replace, []
+    replace, calls = os.replace, []
 
     def fail(*args, **kwargs):
         raise KeyboardInterrupt
@@ -77,7 +78,7 @@ def test_an_interruption_loses_nothing(gallery, monkeypatch, failing):
 
     with monkeypatch.context() as patch:
         if 'replace' in failing:
-            patch.setattr(gallery_module.os, 'replace', fail_at)
+            patch.setattr(os, 'replace', fail_at)
         else:
             patch.setattr(gallery_module, failing, fail)
         with pytest.raises(KeyboardInterrupt):
