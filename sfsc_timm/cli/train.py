@@ -96,11 +96,12 @@ def _add(group: Any, entry: Field[Any], hint: Any) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Runs the command."""
-    given = {entry.name: getattr(args, entry.name) for entry in fields(TrainConfig) if hasattr(args, entry.name)}
+    given = read_config(args.config) if args.config else {}
+    given.update((e.name, getattr(args, e.name)) for e in fields(TrainConfig) if hasattr(args, e.name))
     if args.resume:
-        config, folder = resume_config(args.resume, {**(read_config(args.config) if args.config else {}), **given})
+        config, folder = resume_config(args.resume, given)
     else:
-        config = TrainConfig(**{**(read_config(args.config) if args.config else {}), **given})
+        config = TrainConfig(**given)
         folder = run_folder(config)
     distributed = int(os.environ.get('WORLD_SIZE', '1')) > 1
     if distributed:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -34,6 +35,11 @@ class Recipe:
     separate: ClassVar[bool] = False
     follows: ClassVar[bool] = False
     is_compatible: ClassVar[bool] = True
+
+    @staticmethod
+    def copies_of_classifier(model: Slimmable) -> list[Any]:
+        """A classifier for each width below the full one, like the shared classifier at the start."""
+        return [deepcopy(model.get_classifier()) for _ in model.widths[:-1]]
 
     def create_loss(self, smoothing: float) -> SubModelLoss:
         """Loss on the logits of every sub-model."""

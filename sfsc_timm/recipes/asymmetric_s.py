@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +29,6 @@ class AsymmetricMetricS(Recipe):
 
     def create_objective(self, model: Slimmable, loss: SubModelLoss, **triplet: Any) -> Objective:
         """Own classification loss, and the metric loss against the full width."""
-        own: Any = [deepcopy(model.get_classifier()) for _ in model.widths[:-1]]
+        own = self.copies_of_classifier(model)
         metric = BatchHardTriplet(self.metric_margin)
         return Asymmetric(loss, metric, own=own, weight=self.weight, **triplet)

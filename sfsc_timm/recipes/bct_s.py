@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,5 +31,5 @@ class BCTS(Recipe):
 
     def create_objective(self, model: Slimmable, loss: SubModelLoss, **triplet: Any) -> Objective:
         """Own classification loss, and that under the full width's classifier."""
-        own: Any = [deepcopy(model.get_classifier()) for _ in model.widths[:-1]] if self.own_classifiers else None
+        own = self.copies_of_classifier(model) if self.own_classifiers else None
         return BackwardCompatible(loss, own, self.weight, alone=not self.own_classifiers, **triplet)

@@ -321,22 +321,18 @@ def _check_model(model: nn.Module) -> None:
 
 
 def _create_objective(criterion: Any, options: dict[str, Any] | None) -> Objective:
-    if isinstance(criterion, Objective):
-        if options:
-            raise ValueError(f'criterion_kwargs are for a criterion given by name, got {options} beside {criterion}')
-        return criterion
-    return Objective(_create_criterion(criterion, options))
-
-
-def _create_criterion(criterion: Any, options: dict[str, Any] | None) -> SubModelLoss:
     if isinstance(criterion, str):
         criterion, options = create_loss(criterion, **(options or {})), None
+    if isinstance(criterion, Objective | SubModelLoss) and options:
+        raise ValueError(f'criterion_kwargs are for a criterion given by name, got {options} beside {criterion}')
+    return criterion if isinstance(criterion, Objective) else Objective(_check_criterion(criterion))
+
+
+def _check_criterion(criterion: Any) -> SubModelLoss:
     if not isinstance(criterion, SubModelLoss):
         raise ValueError(
             f'criterion must be one of {list_losses()} or a sfsc_timm.losses.SubModelLoss, got {criterion!r}'
         )
-    if options:
-        raise ValueError(f'criterion_kwargs are for a criterion given by name, got {options} beside {criterion}')
     if criterion.reduction == 'none':
         raise ValueError("criterion must reduce the loss by 'mean' or 'sum', got reduction='none'")
     return criterion

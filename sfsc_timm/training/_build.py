@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import timm
@@ -144,8 +145,7 @@ def create_model(config: TrainConfig, num_classes: int, given: Input, **changes:
 
 def probe(config: TrainConfig, given: Input) -> Slimmable:
     """The model without memory for its weights, to see early that it can be made; raises what `create_model` does."""
-    bare = TrainConfig(**{**vars(config), 'pretrained': False, 'initial_checkpoint': None})
-    return create_model(bare, 2, given, device='meta')
+    return create_model(_from_scratch(config), 2, given, device='meta')
 
 
 def lone_model(config: TrainConfig, width: float, num_classes: int, given: Input) -> Slimmable:
@@ -155,10 +155,13 @@ def lone_model(config: TrainConfig, width: float, num_classes: int, given: Input
         return create_model(config, num_classes, given, **lone)
     whole = create_model(config, num_classes, given, widths=tuple(sorted({width, 1.0})))
     whole.set_width(width)
-    fresh = TrainConfig(**{**vars(config), 'pretrained': False, 'initial_checkpoint': None})
-    model = create_model(fresh, num_classes, given, **lone)
+    model = create_model(_from_scratch(config), num_classes, given, **lone)
     model.load_state_dict(densify(whole).state_dict())
     return model
+
+
+def _from_scratch(config: TrainConfig) -> TrainConfig:
+    return replace(config, pretrained=False, initial_checkpoint=None)
 
 
 def _start_from(model: Slimmable, source: str, config: TrainConfig) -> None:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import nn
 
 from ..data import Batches, RetrievalData
 from ..evaluation import CompatibilityMatrix, GroundTruth, compatibility_matrix, embed, model_cost
 from ..models import Slimmable
 
-__all__ = ['Split', 'evaluate_models']
+__all__ = ['Split', 'evaluate_models', 'with_costs']
 
 Split = tuple[RetrievalData, Batches, Batches]
 
@@ -28,20 +27,13 @@ def evaluate_models(models: Mapping[float, Any], split: Split, device: torch.dev
     """
     data, query, gallery = split
     sides: list[dict[float, torch.Tensor]] = [{}, {}]
-    costs = {}
-    size = None
     for model, widths in _by_model(models):
-        with _evaluation(model):
-            for side, loader in zip(sides, (query,) if data.shared else (query, gallery), strict=False):
-                found = embed(model, loader, [w for w, _ in widths], device=device)
-                side.update({stands: found[own] for own, stands in widths})
-            size = size or _size(query)
-            for own, stands in widths:
-                costs[stands] = model_cost(model.extract(own), size)
+        for side, loader in zip(sides, (query,) if data.shared else (query, gallery), strict=False):
+            found = embed(model, loader, [own for own, _ in widths], device=device)
+            side.update({stands: found[own] for own, stands in widths})
     if data.shared:
         sides[1] = sides[0]
-    readable = [len(side[next(iter(side))]) for side in sides]
-    if readable != [len(data.query), len(data.gallery)]:
+    if [len(next(iter(side.values()))) for side in sides] != [len(data.query), len(data.gallery)]:
         data = _readable(data, query, gallery)
     order = sorted(models)
     return compatibility_matrix(
@@ -49,10 +41,21 @@ def evaluate_models(models: Mapping[float, Any], split: Split, device: torch.dev
         {w: sides[1][w] for w in order},
         GroundTruth.of(data),
         ks=data.ks,
-        params={w: costs[w].params for w in order},
-        flops={w: costs[w].flops for w in order},
         info={'data': data.name},
     )
+
+
+def with_costs(
+    matrix: CompatibilityMatrix, models: Mapping[float, Any], input_size: tuple[int, int, int]
+) -> CompatibilityMatrix:
+    """The matrix with parameters and multiply-adds of every width, for one image (C, H, W)."""
+    found = {
+        stands: model_cost(model.extract(own), input_size)
+        for model, widths in _by_model(models)
+        for own, stands in widths
+    }
+    costs = [found[width] for width in matrix.widths]
+    return replace(matrix, params=tuple(c.params for c in costs), flops=tuple(c.flops for c in costs))
 
 
 def _by_model(models: Mapping[float, Slimmable]) -> list[tuple[Slimmable, list[tuple[float, float]]]]:
@@ -64,24 +67,7 @@ def _by_model(models: Mapping[float, Slimmable]) -> list[tuple[Slimmable, list[t
     return list(found.values())
 
 
-@contextmanager
-def _evaluation(model: nn.Module) -> Iterator[None]:
-    before = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(before)
-
-
-def _size(loader: Batches) -> tuple[int, int, int]:
-    channels, height, width = next(iter(loader)).images.shape[1:]
-    return int(channels), int(height), int(width)
-
-
 def _readable(data: RetrievalData, query: Batches, gallery: Batches) -> RetrievalData:
     """The data without the images that could not be read."""
-    from dataclasses import replace
-
     kept = [[s for i, s in enumerate(b.samples) if i not in b.skipped] for b in (query, gallery)]
     return replace(data, query=kept[0], gallery=kept[1])

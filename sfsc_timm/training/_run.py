@@ -26,7 +26,7 @@ from ..recipes import Recipe, create_recipe
 from ._build import Input, create_loaders, create_model, lone_model, probe, read_training_data, resolve_input
 from ._checkpoint import load_checkpoint, restore, save_checkpoint
 from ._config import TrainConfig, read_config, write_config
-from ._evaluate import Split, evaluate_models
+from ._evaluate import Split, evaluate_models, with_costs
 from ._loop import Loop
 from ._report import Report
 
@@ -132,7 +132,7 @@ class TrainingRun:
         """
         with self._signals():
             models = self._train_separately() if self.recipe.separate else self._train_jointly()
-        matrix = evaluate_models(models, self.split, self.device)
+        matrix = with_costs(evaluate_models(models, self.split, self.device), models, self.input['input_size'])
         matrix.info.update(recipe=self.config.recipe, settings=asdict(self.config))
         if not self.recipe.separate:  # by this `publish` knows whose figures these are
             matrix.info['compatibility'] = compatibility_id(models[1.0])
