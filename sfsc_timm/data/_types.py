@@ -42,8 +42,9 @@ class Sample:
 class RetrievalData:
     """A retrieval benchmark: learn on some identities, search for others.
 
-    Identities of `train` and of `query` and `gallery` are disjoint. Images that a protocol calls junk are left out by
-    the reader; distractors stay in `gallery` under the identity `DISTRACTOR` and count as non-matches.
+    Identities of `train` and of `query` and `gallery` are disjoint, but for `overlap`. Images that a protocol calls
+    junk are left out by the reader; distractors stay in `gallery` under the identity `DISTRACTOR` and count as
+    non-matches.
 
     Attributes:
         name: Name of the data set.
@@ -54,6 +55,7 @@ class RetrievalData:
             (Market-1501's protocol).
         shared: Whether query and gallery are one list, in which an image never retrieves itself.
         ks: The ranks k at which Recall@k (rank-k) is usually reported.
+        overlap: Whether test identities may be trained on: for final weights, whose figures then say nothing.
     """
 
     name: str
@@ -63,6 +65,7 @@ class RetrievalData:
     cameras: bool = True
     shared: bool = False
     ks: tuple[int, ...] = (1, 5, 10)
+    overlap: bool = False
 
     def __post_init__(self) -> None:
         for split in ('train', 'query', 'gallery'):
@@ -89,7 +92,7 @@ class RetrievalData:
                     f'{self.name}: {split} holds distractors (identity {DISTRACTOR}); they belong in the gallery.'
                 )
         overlap = _identities(self.train) & (_identities(self.query) | _identities(self.gallery))
-        if overlap:
+        if overlap and not self.overlap:
             raise ValueError(
                 f'{self.name}: {len(overlap)} identities are both in train and in query or gallery, '
                 f'among them {sorted(overlap)[:5]}; training and test identities must be disjoint.'

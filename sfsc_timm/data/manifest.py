@@ -84,7 +84,7 @@ def read_manifest(file: Path) -> list[Row]:
     return rows
 
 
-def from_rows(name: str, rows: Iterable[Row], ks: tuple[int, ...] = (1, 5, 10)) -> RetrievalData:
+def from_rows(name: str, rows: Iterable[Row], ks: tuple[int, ...] = (1, 5, 10), overlap: bool = False) -> RetrievalData:
     """Numbers identities and cameras, and builds the data set."""
     rows = list(rows)
     identities = {text: i for i, text in enumerate(sorted({row.identity for row in rows} - {'distractor', '-1'}))}
@@ -104,4 +104,5 @@ def from_rows(name: str, rows: Iterable[Row], ks: tuple[int, ...] = (1, 5, 10)) 
         cameras=any(cameras),
         shared=bool(test),
         ks=ks,
+        overlap=overlap,
     )

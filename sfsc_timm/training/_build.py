@@ -165,17 +165,21 @@ def _from_scratch(config: TrainConfig) -> TrainConfig:
 
 
 def _start_from(model: Slimmable, source: str, config: TrainConfig) -> None:
-    """Takes over the weights of a checkpoint, but for a classifier of other classes."""
+    """Takes over the weights of a checkpoint, but for a classifier of another number of classes."""
     loaded: Any = load_checkpoint_model(source, model=config.model, model_kwargs=config.model_kwargs).model
     if not isinstance(loaded, Slimmable):
         raise ValueError(f'initial_checkpoint must hold a slimmable model with all its widths, got {source!r}')
-    state = {k: v for k, v in loaded.state_dict().items() if not k.startswith('fc.')}
-    own = model.state_dict()
-    classifier = {k: v for k, v in own.items() if k.startswith('fc.')}
-    different = [k for k in own.keys() | state.keys() if k not in classifier and _shape(own, k) != _shape(state, k)]
-    if different:
-        raise ValueError(f'initial_checkpoint {source!r} does not fit: {sorted(different)[:3]} differ')
-    model.load_state_dict({**state, **classifier})
+    state, own = loaded.state_dict(), model.state_dict()
+    different = {k for k in own.keys() | state.keys() if _shape(own, k) != _shape(state, k)}
+    classifier = {k for k in own.keys() | state.keys() if k.startswith('fc.')}
+    if different - classifier:
+        raise ValueError(f'initial_checkpoint {source!r} does not fit: {sorted(different - classifier)[:3]} differ')
+    if different:  # other classes: it begins anew
+        state = {
+            **{k: v for k, v in state.items() if k not in classifier},
+            **{k: own[k] for k in own.keys() & classifier},
+        }
+    model.load_state_dict(state)
 
 
 def _shape(state: dict[str, torch.Tensor], key: str) -> Any:

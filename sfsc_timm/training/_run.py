@@ -132,7 +132,10 @@ class TrainingRun:
         """
         with self._signals():
             models = self._train_separately() if self.recipe.separate else self._train_jointly()
-        matrix = with_costs(evaluate_models(models, self.split, self.device), models, self.input['input_size'])
+        # A single network's last evaluation is the matrix already, unless this is a finished run once more.
+        matrix = None if self.recipe.separate else self._network.matrix
+        matrix = matrix or evaluate_models(models, self.split, self.device)
+        matrix = with_costs(matrix, models, self.input['input_size'])
         matrix.info.update(recipe=self.config.recipe, settings=asdict(self.config))
         if not self.recipe.separate:  # by this `publish` knows whose figures these are
             matrix.info['compatibility'] = compatibility_id(models[1.0])
@@ -253,6 +256,7 @@ class _Network:
         self.model_kwargs = model_kwargs
         self.rows: list[dict[str, Any]] = []
         self.best: float | None = None
+        self.matrix: CompatibilityMatrix | None = None  # of the finished network, if it was finished here
         self.seconds = 0.0
         self._since = time.monotonic()
         run._network = self
@@ -275,6 +279,7 @@ class _Network:
                 metric = self._metric(matrix)
                 row.update(_columns(matrix))
                 run.report.on_matrix(self.name, matrix, is_last=False)
+                self.matrix = matrix if is_last else None
             row['seconds'] = self._passed()
             self.rows.append(row)
             is_best = metric is not None and (self.best is None or metric > self.best)

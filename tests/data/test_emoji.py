@@ -107,6 +107,13 @@ def test_builds_a_benchmark_that_loads(npm, tmp_path):
     assert {s.image for s in (*again.train, *again.query)} == {s.image for s in data.train}
     assert len(again.query) == 5  # 20 % of six identities, rounded, in five designs
     assert not set(again.classes) & {s.identity for s in again.query}
+    final = load_data('emoji', tmp_path / 'emoji', everything=True)
+    assert final.num_classes == len(CODES)
+    assert {s.image for s in final.train} == {s.image for s in (*data.train, *data.query)}
+    assert [s.image for s in final.query] == [s.image for s in data.query]
+    assert final.name == 'emoji (trained on)'  # no figure of it passes for one of new identities
+    with pytest.raises(ValueError, match='validation must be False where everything is trained on'):
+        load_data('emoji', tmp_path / 'emoji', everything=True, validation=True)
 
 
 def test_images_are_drawn_on_white_at_the_size(npm, tmp_path):
