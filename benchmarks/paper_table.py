@@ -8,7 +8,8 @@ r"""The paper's table: all six systems and the ablations on the same data, backb
 Trains what is missing, one run after the other in a fixed order, and goes on with what was cut. Each finished run
 leaves one JSON under benchmarks/results/paper_table/DATA: settings, seed, curves, matrix, time and machine. From these
 table.md, table.png and training.png are made. Checkpoints stay in --work-dir. What the data sets' settings are stands
-in benchmarks/configs; settings after `--` go to every run (`-- --epochs 2 --threads 1`).
+in benchmarks/configs; where tune.py has chosen some for a system on validation identities (tuning.json beside the
+results), these take their place. Settings after `--` go to every run (`-- --epochs 2 --threads 1`).
 """
 
 from __future__ import annotations
@@ -16,18 +17,16 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-import subprocess
-import sys
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from machine import describe_machine, save_json
+from runs import flags_of, read_run, train_or_resume
 
 from sfsc_timm.evaluation import paper_name
 from sfsc_timm.recipes import list_recipes
-from sfsc_timm.training import read_config
 
 HERE = Path(__file__).parent
 ORDER = (
@@ -42,66 +41,43 @@ ORDER = (
     'bct',
     'asymmetric',
 )
+TUNED_AS = {'uncertainty': 'sfsc', 'projection': 'sfsc'}  # parts of a system take its settings
 REPEATED = ('sfsc', 'unified', 'sum')  # of which all seeds are run; the others have the first
 
 
 def train(system: str, seed: int, args: argparse.Namespace, result: Path) -> None:
     """Runs or resumes one training, and writes its JSON."""
-    name = f'{system}-seed{seed}'
-    folder = args.work_dir / name
-    command = [sys.executable, '-m', 'sfsc_timm.train']
-    if (folder / 'args.yaml').is_file():
-        command += ['--resume', str(folder)]
-    else:
-        command += ['--config', str(HERE / 'configs' / f'{args.data}.yaml'), '--recipe', system, '--seed', str(seed)]
-        command += ['--output', str(args.work_dir), '--experiment', name]
-        command += [] if args.data_dir is None else ['--data-dir', str(args.data_dir)]
-        command += args.settings
-        _take_over_full_network(system, seed, args.work_dir)
-    print(f'{name}: {" ".join(command[1:])}', flush=True)
-    subprocess.run(command, check=True)
-    parts = sorted(folder.glob('w*/summary.csv')) or [folder / 'summary.csv']
-    settings = read_config(folder / 'args.yaml')
-    for private in ('data_dir', 'output', 'experiment'):
-        settings.pop(private, None)
-    matrix = json.loads((folder / 'matrix.json').read_text())
-    matrix.pop('settings', None)
-    curves = {'' if part.parent == folder else part.parent.name: _rows(part) for part in parts}
-    save_json(
-        result,
-        {
-            'system': system,
-            'seed': seed,
-            'settings': settings,
-            'seconds': sum(float(rows[-1]['seconds']) for rows in curves.values()),
-            'matrix': matrix,
-            'curves': curves,
-        },
-    )
+    folder = args.work_dir / f'{system}-seed{seed}'
+    flags = ['--config', str(HERE / 'configs' / f'{args.data}.yaml'), '--recipe', system, '--seed', str(seed)]
+    flags += [] if args.data_dir is None else ['--data-dir', str(args.data_dir)]
+    chosen = chosen_settings(args.output)
+    _take_over_full_network(system, seed, args.work_dir, chosen)
+    train_or_resume(folder, [*flags, *flags_of(chosen.get(TUNED_AS.get(system, system), {})), *args.settings])
+    save_json(result, {'system': system, 'seed': seed, **read_run(folder)})
 
 
-def _take_over_full_network(system: str, seed: int, work_dir: Path) -> None:
-    """Systems of separate networks all begin with the same full one: same seed, loss and data, bit for bit."""
-    if not list_recipes()[system].separate:
+def chosen_settings(folder: Path) -> dict[str, dict[str, Any]]:
+    """What tune.py chose for each system, empty if it was not run."""
+    path = folder / 'tuning.json'
+    return dict(json.loads(path.read_text())['chosen']) if path.is_file() else {}
+
+
+def _take_over_full_network(system: str, seed: int, work_dir: Path, chosen: dict[str, dict[str, Any]]) -> None:
+    """Systems of separate networks with the same settings begin with the same full one, bit for bit: copies it."""
+
+    def of_full(name: str) -> dict[str, Any]:  # recipes differ in what the smaller networks learn
+        return {key: value for key, value in chosen.get(name, {}).items() if key != 'recipe_kwargs'}
+
+    target = work_dir / f'{system}-seed{seed}' / 'w1'
+    if not list_recipes()[system].separate or target.exists():
         return
     for other in ORDER:
-        source = work_dir / f'{other}-seed{seed}' / 'w1'
-        target = work_dir / f'{system}-seed{seed}' / 'w1'
-        finished = (work_dir / f'{other}-seed{seed}' / 'matrix.json').is_file()
-        if other != system and list_recipes()[other].separate and finished and not target.exists():
+        run = work_dir / f'{other}-seed{seed}'
+        alike = other != system and list_recipes()[other].separate and of_full(other) == of_full(system)
+        if alike and (run / 'matrix.json').is_file():
             target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copytree(source, target)
+            shutil.copytree(run / 'w1', target)
             return
-
-
-def _rows(path: Path) -> list[dict[str, float | None]]:
-    import csv
-
-    with path.open(newline='', encoding='utf-8') as file:
-        return [
-            {key: round(float(value), 5) if value else None for key, value in row.items()}
-            for row in csv.DictReader(file)
-        ]
 
 
 Runs = dict[str, list[dict[str, Any]]]
@@ -109,11 +85,11 @@ Runs = dict[str, list[dict[str, Any]]]
 
 def read_runs(folder: Path) -> Runs:
     """The finished runs of each system, by seed."""
-    runs: Runs = defaultdict(list)
+    found: Runs = defaultdict(list)
     for path in sorted(folder.glob('*-seed*.json')):
         run = json.loads(path.read_text())
-        runs[run['system']].append(run)
-    return {name: sorted(runs[name], key=lambda run: run['seed']) for name in ORDER if name in runs}
+        found[run['system']].append(run)
+    return {name: sorted(found[name], key=lambda run: run['seed']) for name in ORDER if name in found}
 
 
 def stack(runs: list[dict[str, Any]]) -> np.ndarray:
@@ -137,7 +113,7 @@ def figures(cells: np.ndarray) -> dict[str, np.ndarray]:
     }
 
 
-def markdown(runs: Runs, data: str) -> str:
+def markdown(runs: Runs, data: str, is_tuned: bool) -> str:
     """The table in the paper's layout, and the means with their spread."""
     first = next(iter(runs.values()))[0]
     widths = first['matrix']['widths']
@@ -148,7 +124,9 @@ def markdown(runs: Runs, data: str) -> str:
         '',
         f'{settings["model"]}, {settings["epochs"]} epochs, batch {settings["batch_size"]}, '
         + ('averaged weights, ' if settings.get('model_ema') else '')
-        + 'the same for all systems. Means over seeds, with the standard deviation where there are several. Each run '
+        + 'the same for all systems'
+        + (', with the settings that tune.py chose for each' if is_tuned else '')
+        + '. Means over seeds, with the standard deviation where there are several. Each run '
         'is one JSON beside this file.',
         '',
         f'| system | seeds | {" | ".join(f"{n}/{n}" for n in names)} | diagonal | cross | above the weaker self-test |',
@@ -235,7 +213,7 @@ def report(folder: Path, data: str) -> None:
     runs = read_runs(folder)
     if not runs:
         return
-    (folder / 'table.md').write_text(markdown(runs, data))
+    (folder / 'table.md').write_text(markdown(runs, data, bool(chosen_settings(folder))))
     draw_table(runs, folder / 'table.png', data)
     draw_training(runs, folder / 'training.png')
 

@@ -7,8 +7,8 @@ takes to go on), model_best.pth.tar, matrix.json, matrix.png and training.png. C
 
   sfsc-timm train --data glyphs --model sfsc_resnet18d --img-size 32 --epochs 10 --lr 0.1
   sfsc-timm train --data emoji --data-dir emoji --preload --img-size 32 --model sfsc_resnet18d --recipe bct-s
-  sfsc-timm train --data market1501 --data-dir Market-1501-v15.09.15 --pretrained --input-size 3 256 128 \
-      --batch-size 64 --num-instances 4 --triplet 1 --lr 0.05 --epochs 60 --warmup-epochs 10
+  sfsc-timm train --data market1501 --data-dir Market-1501-v15.09.15 --model sfsc_resnet50.a1_in1k --pretrained \
+      --input-size 3 256 128 --batch-size 64 --num-instances 4 --triplet 1 --lr 0.05 --epochs 60 --warmup-epochs 10
   sfsc-timm train --resume output/train/20260101-120000-sfsc-sfsc_resnet18d
   torchrun --nproc-per-node 4 -m sfsc_timm.train --data ...
 

@@ -131,9 +131,7 @@ class TrainingRun:
             Stop: Ctrl-C or SIGTERM came; last.pth.tar has the state of now.
         """
         with self._signals():
-            models = self._train_separately() if self.recipe.separate else self._train_jointly()
-        # A single network's last evaluation is the matrix already, unless this is a finished run once more.
-        matrix = None if self.recipe.separate else self._network.matrix
+            models, matrix = self._train_separately() if self.recipe.separate else self._train_jointly()
         matrix = matrix or evaluate_models(models, self.split, self.device)
         matrix = with_costs(matrix, models, self.input['input_size'])
         matrix.info.update(recipe=self.config.recipe, settings=asdict(self.config))
@@ -146,13 +144,14 @@ class TrainingRun:
         self._wait()
         return matrix
 
-    def _train_jointly(self) -> dict[float, Any]:
+    def _train_jointly(self) -> tuple[dict[float, Any], CompatibilityMatrix | None]:
+        """The model of each width, and the matrix if the last epoch was trained, and so evaluated, just now."""
         torch.manual_seed(self.config.seed)
         model = create_model(self.config, self.data.num_classes, self.input)
         trained = self._train('', model, self.folder, None, {})
-        return dict.fromkeys(model.widths, trained)
+        return dict.fromkeys(model.widths, trained.model), trained.matrix
 
-    def _train_separately(self) -> dict[float, Any]:
+    def _train_separately(self) -> tuple[dict[float, Any], None]:
         models: dict[float, Any] = {}
         for width in reversed(self.widths):
             torch.manual_seed(self.config.seed)
@@ -160,11 +159,11 @@ class TrainingRun:
             reference = models.get(1.0) if self.recipe.follows else None
             changes = {'widths': (1.0,), 'full_width': width}
             name = f'w{width:g}'
-            models[width] = self._train(name, model, self.folder / name, reference, changes)
-        return models
+            models[width] = self._train(name, model, self.folder / name, reference, changes).model
+        return models, None
 
-    def _train(self, name: str, model: Slimmable, folder: Path, reference: Any, changes: dict[str, Any]) -> Any:
-        """Trains one network, or takes it as it was finished before; returns it, averaged if there is an average."""
+    def _train(self, name: str, model: Slimmable, folder: Path, reference: Any, changes: dict[str, Any]) -> _Network:
+        """Trains one network, or takes it as it was finished before."""
         config = self.config
         if self.is_first:
             folder.mkdir(parents=True, exist_ok=True)
@@ -190,19 +189,12 @@ class TrainingRun:
             task.prepare_distributed()
         # Each process draws its own randomness; weights have just been made the same.
         torch.manual_seed(config.seed + (dist.get_rank() if dist.is_initialized() else 0))
-        loop = Loop(task, self.train_batches, config, self._on_step)
-        return _Network(self, name, folder, loop, {**config.model_kwargs, **changes}).train()
+        loop = Loop(task, self.train_batches, config)
+        network = _Network(self, name, folder, loop, {**config.model_kwargs, **changes})
+        network.train()
+        return network
 
-    def _on_step(self, loop: Loop) -> None:
-        self.report.on_step(loop)
-        interval = self.config.checkpoint_interval
-        stop = self._asked_to_stop()
-        if stop or (interval and loop.updates % interval == 0):
-            self._network.save()
-        if stop:
-            raise Stop(f'stopped after step {loop.updates}; go on with --resume {self.folder}')
-
-    def _asked_to_stop(self) -> bool:
+    def asked_to_stop(self) -> bool:
         """Whether any process was: all have to stop at the same step."""
         if not dist.is_initialized():
             return self._stop
@@ -234,8 +226,6 @@ class TrainingRun:
         if dist.is_initialized():
             dist.barrier()
 
-    _network: _Network
-
 
 class _Network:
     """One network of a run: its log, its checkpoints, its evaluations.
@@ -259,9 +249,9 @@ class _Network:
         self.matrix: CompatibilityMatrix | None = None  # of the finished network, if it was finished here
         self.seconds = 0.0
         self._since = time.monotonic()
-        run._network = self
+        loop.on_step = self._on_step
 
-    def train(self) -> Any:
+    def train(self) -> None:
         """Trains to the end from wherever the last state stands."""
         if (self.folder / LAST).is_file():
             progress = restore(load_checkpoint(self.folder / LAST), self.loop)
@@ -292,7 +282,15 @@ class _Network:
             run.report.on_row(self.name, row)
         if run.is_first:
             _plot(plot_training, self.rows, self.folder / 'training.png', title=f'{run.recipe.title} {self.name}')
-        return self.model
+
+    def _on_step(self, loop: Loop) -> None:
+        run, interval = self.run, self.run.config.checkpoint_interval
+        run.report.on_step(loop)
+        stop = run.asked_to_stop()
+        if stop or (interval and loop.updates % interval == 0):
+            self.save()
+        if stop:
+            raise Stop(f'stopped after step {loop.updates}; go on with --resume {run.folder}')
 
     @property
     def model(self) -> Any:

@@ -1,0 +1,60 @@
+"""Trainings by `sfsc-timm train` that a benchmark starts, goes on with after a cut, and writes down."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from sfsc_timm.training import read_config
+
+
+def train_or_resume(folder: Path, flags: list[str]) -> None:
+    """Trains a run in `folder` by these flags, goes on with it if it was cut, or leaves it if it is finished."""
+    if (folder / 'matrix.json').is_file():
+        return
+    command = [sys.executable, '-m', 'sfsc_timm.train']
+    if (folder / 'args.yaml').is_file():
+        command += ['--resume', str(folder)]
+    else:
+        command += ['--output', str(folder.parent), '--experiment', folder.name, *flags]
+    print(f'{folder.name}: {" ".join(command[1:])}', flush=True)
+    subprocess.run(command, check=True)
+
+
+def read_run(folder: Path) -> dict[str, Any]:
+    """What is kept of a finished run: settings, seconds, matrix, and the curves of each of its networks."""
+    settings = read_config(folder / 'args.yaml')
+    for private in ('data_dir', 'output', 'experiment'):
+        settings.pop(private, None)
+    matrix = json.loads((folder / 'matrix.json').read_text())
+    matrix.pop('settings', None)
+    parts = sorted(folder.glob('w*/summary.csv')) or [folder / 'summary.csv']
+    curves = {'' if part.parent == folder else part.parent.name: _rows(part) for part in parts}
+    seconds = sum(float(rows[-1]['seconds'] or 0) for rows in curves.values())
+    return {'settings': settings, 'seconds': seconds, 'matrix': matrix, 'curves': curves}
+
+
+def _rows(path: Path) -> list[dict[str, float | None]]:
+    with path.open(newline='', encoding='utf-8') as file:
+        return [
+            {key: round(float(value), 5) if value else None for key, value in row.items()}
+            for row in csv.DictReader(file)
+        ]
+
+
+def flags_of(settings: dict[str, Any]) -> list[str]:
+    """Settings, by the names they have in YAML, as flags of `sfsc-timm train`."""
+    flags = []
+    for name, value in settings.items():
+        flag = f'--{name.replace("_", "-")}'
+        if isinstance(value, bool):
+            flags.append(flag if value else flag.replace('--', '--no-', 1))
+        elif isinstance(value, dict):
+            flags += [flag, *(f'{key}={own}' for key, own in value.items())]
+        else:
+            flags += [flag, *map(str, value if isinstance(value, list) else [value])]
+    return flags

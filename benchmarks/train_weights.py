@@ -1,0 +1,98 @@
+r"""The weights that ship: trains them on every identity of `emoji`, and their twins on half, for honest figures.
+
+    python benchmarks/train_weights.py --model sfsc_resnet18d --data-dir emoji --half
+    python benchmarks/train_weights.py --model sfsc_resnet18d --data-dir emoji --ship
+
+The first trains on the training identities and leaves the matrix on the test identities under
+benchmarks/results/weights. The second trains on all of them, which leaves nothing to test on, and puts the checkpoint,
+with the twin's figures on its card, into weights/. Both go on where they were cut. There are two stages, 32 px at high
+rates and then 64 px at low ones, for the sake of time.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from machine import describe_machine, save_json
+from runs import read_run, train_or_resume
+
+from sfsc_timm.hub import About, ship
+
+HERE = Path(__file__).parent
+CONFIG = HERE / 'configs' / 'weights' / 'both-stages.yaml'
+TAG = 'sfsc_emoji'
+STAGES = {
+    'sfsc_resnet18d': (
+        '--opt sgd --weight-decay 5e-4 --batch-size 128 --img-size 32 --lr 0.1 --min-lr 0.02 --warmup-lr 1e-3',
+        '--opt sgd --weight-decay 5e-4 --batch-size 128 --img-size 64 --lr 0.04 --warmup-epochs 0',
+    ),
+    # AdamW, because SGD left a ResNet-50 without a warm start where it began for hundreds of steps.
+    'sfsc_resnet50': (
+        '--opt adamw --weight-decay 0.05 --batch-size 64 --img-size 32 --lr 1e-3 --min-lr 3e-4 --warmup-lr 1e-5',
+        '--opt adamw --weight-decay 0.05 --batch-size 64 --img-size 64 --lr 4e-4 --warmup-epochs 0',
+    ),
+}
+EPOCHS = {  # of both stages, on half of the identities and on all
+    'sfsc_resnet18d': {'half': (20, 6), 'all': (14, 4)},
+    'sfsc_resnet50': {'half': (20, 5), 'all': (16, 4)},
+}
+
+
+def train(model: str, part: str, args: argparse.Namespace) -> Path:
+    """Trains both stages, as far as that is not done, and returns the folder of the second."""
+    folder, start = Path(), []
+    for number, (flags, epochs) in enumerate(zip(STAGES[model], EPOCHS[model][part], strict=True), 1):
+        folder = args.work_dir / f'{model}-{part}-stage{number}'
+        data = ['--data-dir', str(args.data_dir), '--data-kwargs', f'everything={part == "all"}']
+        more = ['--config', str(CONFIG), '--model', model, *flags.split(), '--epochs', str(epochs), *data, *start]
+        train_or_resume(folder, [*more, *args.settings])
+        start = ['--initial-checkpoint', str(folder / 'last.pth.tar')]
+    return folder
+
+
+def main() -> None:
+    """Trains one architecture on half of the identities or on all."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--model', required=True, choices=sorted(STAGES), help='architecture')
+    parser.add_argument('--data-dir', required=True, type=Path, help='where `sfsc-timm data emoji --build` put it')
+    parser.add_argument('--half', action='store_true', help='train on half of the identities, and test on the others')
+    parser.add_argument('--ship', action='store_true', help='put what was trained on all of them into weights/')
+    parser.add_argument('--work-dir', type=Path, default=Path('output/weights'), help='where runs go')
+    parser.add_argument('--results', type=Path, default=HERE / 'results' / 'weights', help='where figures go')
+    parser.add_argument('settings', nargs=argparse.REMAINDER, help='after --: flags of sfsc-timm train for every stage')
+    args = parser.parse_args()
+    args.settings = [flag for flag in args.settings if flag != '--']
+    if args.half and args.ship:
+        parser.error('--half trains a twin for its figures; what ships is trained on every identity')
+    print(describe_machine())
+    part = 'half' if args.half else 'all'
+    folder = train(args.model, part, args)
+    args.results.mkdir(parents=True, exist_ok=True)
+    if args.half:
+        save_json(args.results / f'{args.model}.json', {'model': args.model, **read_run(folder)})
+    if args.ship:
+        ship_with_figures(args.model, folder, args.results / f'{args.model}.json')
+
+
+def ship_with_figures(model: str, folder: Path, result: Path) -> None:
+    """Puts a checkpoint into weights/, its twin's matrix on the card."""
+    import json
+
+    if not result.is_file():
+        raise SystemExit(f'{result} is missing: train the twin first, with --half.')
+    matrix = folder / 'twin.json'
+    matrix.write_text(json.dumps(json.loads(result.read_text())['matrix']))
+    about = About(
+        license='apache-2.0',
+        command=f'python benchmarks/train_weights.py --model {model} --data-dir emoji --ship',
+        note='Trained on every emoji of the data set, this checkpoint has none left to be tested on. These are the '
+        'figures of its twin, trained alike on half of them (about as many steps), on the other half.',
+        use='Trying out cross-width search without downloading anything, and a start for drawings, icons and symbols. '
+        'For photographs start from the ImageNet weights.',
+    )
+    print(ship(folder / 'last.pth.tar', TAG, about=about, matrix=matrix))
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,104 @@
+r"""Chooses each system's settings for the paper's table, on validation identities, by as many trials for all of them.
+
+    python benchmarks/tune.py --data emoji --data-dir emoji
+    python benchmarks/tune.py --data emoji --data-dir emoji --systems sfsc unified -- --threads 1
+
+The trials stand in benchmarks/configs/trials: a few settings in place of those of benchmarks/configs, for every system.
+Each is trained on 80 % of the training identities and measured on the others; test identities are never looked at. All
+figures, and the trial with the best mean of the matrix (the diagonal, where there is nothing else) of each system, go
+to tuning.json under benchmarks/results/paper_table/DATA, from where paper_table.py takes its settings. What is cut goes
+on, and finished trials are not repeated.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from machine import describe_machine, save_json
+from runs import flags_of, read_run, train_or_resume
+
+from sfsc_timm.recipes import list_recipes
+
+HERE = Path(__file__).parent
+
+
+def read_trials(path: Path) -> tuple[dict[str, Any], dict[str, list[dict[str, Any]]]]:
+    """What all trials have in common, and those of each system.
+
+    Raises:
+        ValueError: A system has more trials than another, or is no recipe.
+    """
+    found = yaml.safe_load(path.read_text())
+    trials = {system: [own or {} for own in several] for system, several in found['systems'].items()}
+    if unknown := trials.keys() - list_recipes().keys():
+        raise ValueError(f'{path} holds {sorted(unknown)}, which are no recipes; known are {sorted(list_recipes())}')
+    counts = {system: len(several) for system, several in trials.items()}
+    if len(set(counts.values())) > 1:
+        raise ValueError(f'{path} must give all systems the same number of trials, got {counts}')
+    return found['common'], trials
+
+
+def measure(system: str, folder: Path, own: dict[str, Any]) -> dict[str, Any]:
+    """The line of a finished trial."""
+    run = read_run(folder)
+    cells = np.array(run['matrix']['mAP'])
+    off = ~np.eye(len(cells), dtype=bool)
+    row = {
+        'system': system,
+        'trial': own,
+        'self_tests': [round(float(v), 2) for v in np.diag(cells)],
+        'diagonal': round(float(np.diag(cells).mean()), 2),
+        'seconds': round(run['seconds']),
+    }
+    if not list_recipes()[system].is_compatible:
+        return {**row, 'score': row['diagonal']}
+    return {**row, 'cross': round(float(cells[off].mean()), 2), 'score': round(float(cells.mean()), 2)}
+
+
+def write_results(path: Path, common: dict[str, Any], rows: list[dict[str, Any]]) -> None:
+    """Writes all trials and the best of each system."""
+    best: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        if row['system'] not in best or row['score'] > best[row['system']]['score']:
+            best[row['system']] = row
+    chosen = {system: row['trial'] for system, row in best.items()}
+    save_json(path, {'common': common, 'chosen': chosen, 'trials': rows})
+
+
+def main() -> None:
+    """Runs the trials that are missing."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    names = sorted(p.stem for p in (HERE / 'configs' / 'trials').glob('*.yaml'))
+    parser.add_argument('--data', required=True, choices=names)
+    parser.add_argument('--data-dir', type=Path, help='where it lies')
+    parser.add_argument('--systems', nargs='+', help='which (all)')
+    parser.add_argument('--work-dir', type=Path, help='where runs go (output/tune/DATA)')
+    parser.add_argument('--output', type=Path, help='the results (benchmarks/results/paper_table/DATA/tuning.json)')
+    parser.add_argument('settings', nargs=argparse.REMAINDER, help='after --: flags of sfsc-timm train for every trial')
+    args = parser.parse_args()
+    settings = [flag for flag in args.settings if flag != '--']
+    work_dir = args.work_dir or Path('output/tune') / args.data
+    output = args.output or HERE / 'results' / 'paper_table' / args.data / 'tuning.json'
+    common, trials = read_trials(HERE / 'configs' / 'trials' / f'{args.data}.yaml')
+    print(describe_machine())
+    rows = json.loads(output.read_text())['trials'] if output.is_file() else []
+    for system in args.systems or trials:
+        for number, own in enumerate(trials[system]):
+            if any(row['system'] == system and row['trial'] == own for row in rows):
+                continue
+            folder = work_dir / f'{system}-{number}'
+            flags = ['--config', str(HERE / 'configs' / f'{args.data}.yaml'), '--recipe', system]
+            flags += [] if args.data_dir is None else ['--data-dir', str(args.data_dir)]
+            train_or_resume(folder, [*flags, *flags_of({**common, **own}), *settings])
+            rows.append(measure(system, folder, own))
+            write_results(output, common, rows)
+            print({key: value for key, value in rows[-1].items() if key != 'seconds'}, flush=True)
+
+
+if __name__ == '__main__':
+    main()
