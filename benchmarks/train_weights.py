@@ -22,31 +22,33 @@ from sfsc_timm.hub import About, ship
 HERE = Path(__file__).parent
 CONFIG = HERE / 'configs' / 'weights' / 'both-stages.yaml'
 TAG = 'sfsc_emoji'
-STAGES = {
-    'sfsc_resnet18d': (
-        '--opt sgd --weight-decay 5e-4 --batch-size 128 --img-size 32 --lr 0.1 --min-lr 0.02 --warmup-lr 1e-3',
-        '--opt sgd --weight-decay 5e-4 --batch-size 128 --img-size 64 --lr 0.04 --warmup-epochs 0',
-    ),
+STAGES = {  # by the side of the images
+    'sfsc_resnet18d': {
+        32: '--opt sgd --weight-decay 5e-4 --batch-size 128 --lr 0.1 --min-lr 0.02 --warmup-lr 1e-3',
+        64: '--opt sgd --weight-decay 5e-4 --batch-size 128 --lr 0.04 --warmup-epochs 0',
+    },
     # AdamW, because SGD left a ResNet-50 without a warm start where it began for hundreds of steps.
-    'sfsc_resnet50': (
-        '--opt adamw --weight-decay 0.05 --batch-size 64 --img-size 32 --lr 1e-3 --min-lr 3e-4 --warmup-lr 1e-5',
-        '--opt adamw --weight-decay 0.05 --batch-size 64 --img-size 64 --lr 4e-4 --warmup-epochs 0',
-    ),
+    'sfsc_resnet50': {
+        32: '--opt adamw --weight-decay 0.05 --batch-size 64 --lr 1e-3 --min-lr 3e-4 --warmup-lr 1e-5',
+        64: '--opt adamw --weight-decay 0.05 --batch-size 64 --lr 4e-4 --warmup-epochs 0',
+    },
 }
-EPOCHS = {  # of both stages, on half of the identities and on all
-    'sfsc_resnet18d': {'half': (20, 6), 'all': (14, 4)},
-    'sfsc_resnet50': {'half': (20, 5), 'all': (16, 4)},
+EPOCHS = {  # of each stage
+    ('sfsc_resnet18d', 'half'): (20, 6),
+    ('sfsc_resnet18d', 'all'): (14, 4),
+    ('sfsc_resnet50', 'half'): (20, 5),
+    ('sfsc_resnet50', 'all'): (16, 4),
 }
 
 
 def train(model: str, part: str, args: argparse.Namespace) -> Path:
     """Trains both stages, as far as that is not done, and returns the folder of the second."""
     folder, start = Path(), []
-    for number, (flags, epochs) in enumerate(zip(STAGES[model], EPOCHS[model][part], strict=True), 1):
-        folder = args.work_dir / f'{model}-{part}-stage{number}'
+    for (side, flags), epochs in zip(STAGES[model].items(), EPOCHS[model, part], strict=True):
+        folder = args.work_dir / f'{model}-{part}-{side}'
+        common = ['--config', str(CONFIG), '--model', model, '--img-size', str(side), '--epochs', str(epochs)]
         data = ['--data-dir', str(args.data_dir), '--data-kwargs', f'everything={part == "all"}']
-        more = ['--config', str(CONFIG), '--model', model, *flags.split(), '--epochs', str(epochs), *data, *start]
-        train_or_resume(folder, [*more, *args.settings])
+        train_or_resume(folder, [*common, *data, *flags.split(), *start, *args.settings])
         start = ['--initial-checkpoint', str(folder / 'last.pth.tar')]
     return folder
 

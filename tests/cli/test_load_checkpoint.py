@@ -200,7 +200,7 @@ def test_nothing_is_executed(tmp_path, monkeypatch):
     ('none.pth.tar', FileNotFoundError, 'no such file or folder'),
     ('some/none', FileNotFoundError, 'no such file or folder'),
     ('nonesuch', ValueError, 'no model of timm'),
-    ('sfsc_resnet18d', ValueError, 'start training from'),
+    ('sfsc_resnet34d', ValueError, 'start training from'),
     ('.', FileNotFoundError, 'holds no checkpoint'),
     ('unnamed.pth', ValueError, 'which model'),
     ('list.pth', ValueError, 'holds a list'),

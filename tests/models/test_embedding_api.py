@@ -82,7 +82,7 @@ def test_without_a_neck_it_is_a_plain_classifier(member: Member) -> None:
 
 
 def test_defaults() -> None:
-    model = timm.create_model('sfsc_resnet18d', device='meta')
+    model = timm.create_model('sfsc_resnet34d', device='meta')
     assert (model.widths, model.width, model.embed_dim, model.num_classes) == (WIDTHS, 1.0, 256, 1000)
     assert type(model.fc) is nn.Linear
     assert model.fc.bias is not None

@@ -1,15 +1,18 @@
-"""The paper table's settings for the person and vehicle data sets, run on miniature trees in their layouts."""
+"""The settings in benchmarks/configs; those for person and vehicle data sets run on miniature trees."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import trees
+import yaml
 from PIL import Image
 from small_runs import SETTINGS
 
+from sfsc_timm.recipes import create_recipe
 from sfsc_timm.training import TrainConfig, TrainingRun, read_config
 
 CONFIGS = Path(__file__).parents[2] / 'benchmarks' / 'configs'
@@ -35,7 +38,7 @@ def plant(name: str, root: Path) -> Path:
 @pytest.mark.parametrize('name', ['market1501', 'msmt17', 'veri776'])
 def test_the_papers_settings(name: str, recipe: str, tmp_path: Path) -> None:
     settings = read_config(CONFIGS / f'{name}.yaml')
-    assert settings['model'] == 'sfsc_resnet50'
+    assert settings['model'] == 'sfsc_resnet50.a1_in1k'
     assert settings['pretrained']
     small = {
         **{key: SETTINGS[key] for key in ('threads', 'device')},
@@ -61,3 +64,19 @@ def test_settings_are_known_and_in_range(path: Path) -> None:
     config = TrainConfig(**read_config(path))
     assert config.data == path.stem
     assert config.batch_size % config.num_instances == 0
+
+
+@pytest.mark.parametrize('path', sorted((CONFIGS / 'trials').glob('*.yaml')), ids=lambda path: path.stem)
+def test_every_system_has_as_many_trials(path: Path) -> None:
+    settings = read_config(CONFIGS / path.name)
+    found = yaml.safe_load(path.read_text(encoding='utf-8'))
+    assert len({len(trials) for trials in found['systems'].values()}) == 1
+    for system, trials in found['systems'].items():
+        assert len({json.dumps(trial) for trial in trials}) == len(trials)
+        for trial in trials:
+            config = TrainConfig(**{**settings, 'recipe': system, **found['common'], **trial})
+            create_recipe(config.recipe, **config.recipe_kwargs)
+
+
+def test_the_weights_settings() -> None:
+    TrainConfig(**read_config(CONFIGS / 'weights' / 'both-stages.yaml'))
