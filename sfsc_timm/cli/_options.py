@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .._device import find_device
 from ._terminal import progress_bar
 
 if TYPE_CHECKING:
@@ -91,21 +92,6 @@ def add_data_arguments(parser: argparse.ArgumentParser, *, required: bool) -> No
     )
 
 
-def device_of(args: argparse.Namespace) -> torch.device:
-    """The device asked for.
-
-    Raises:
-        ValueError: It is not there.
-    """
-    import torch
-
-    name = args.device or ('cuda' if torch.cuda.is_available() else 'cpu')
-    try:
-        return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f'--device {name} cannot be used: {str(error).splitlines()[0]}') from error
-
-
 def load_model(args: argparse.Namespace, source: str, width: float | None = None) -> Checkpoint:
     """Loads a checkpoint with the arguments of `add_checkpoint_arguments`, onto the device."""
     from ..hub import load_checkpoint_model
@@ -119,7 +105,7 @@ def load_model(args: argparse.Namespace, source: str, width: float | None = None
         use_ema=args.use_ema,
         data_config={name: getattr(args, name) for name in names},
     )
-    checkpoint.model.to(device_of(args))
+    checkpoint.model.to(find_device(args.device))
     return checkpoint
 
 
@@ -167,7 +153,7 @@ def serve(
         mode='L' if size[0] == 1 else 'RGB',
         workers=args.workers,
         on_error=getattr(args, 'on_error', 'raise'),
-        pin_memory=device_of(args).type == 'cuda',
+        pin_memory=find_device(args.device).type == 'cuda',
     )
 
 
@@ -188,7 +174,7 @@ def embed_all(
             kept.extend(batch.indices.tolist())
             yield batch.images
 
-    return embed(checkpoint.model, images(), widths, device=device_of(args), flip=args.flip), kept
+    return embed(checkpoint.model, images(), widths, device=find_device(args.device), flip=args.flip), kept
 
 
 def embed_dim(checkpoint: Checkpoint, width: float, args: argparse.Namespace) -> int:
@@ -198,7 +184,7 @@ def embed_dim(checkpoint: Checkpoint, width: float, args: argparse.Namespace) ->
     from ..evaluation import embed
 
     blank = torch.zeros(1, *checkpoint.input_size)
-    return embed(checkpoint.model, [blank], [width], device=device_of(args))[width].shape[1]
+    return embed(checkpoint.model, [blank], [width], device=find_device(args.device))[width].shape[1]
 
 
 def track(items: Any, total: int, label: str) -> Iterator[Any]:

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from .._device import find_device
 from .._files import write_json
 from ..evaluation import (
     CompatibilityMatrix,
@@ -43,7 +44,6 @@ from ._options import (
     CHECKPOINT,
     add_checkpoint_arguments,
     add_data_arguments,
-    device_of,
     embed_all,
     embed_dim,
     load_model,
@@ -132,7 +132,9 @@ def run(args: argparse.Namespace) -> None:
     )
     args.output.mkdir(parents=True, exist_ok=True)
     write_json(args.output / 'matrix.json', matrix.to_dict())
-    terminal.print(matrix_table(matrix), gain_table(matrix), cost_table(members, device_of(args)), summary(matrix))
+    terminal.print(
+        matrix_table(matrix), gain_table(matrix), cost_table(members, find_device(args.device)), summary(matrix)
+    )
     if len({c.compatibility for _, c, _ in loaded}) > 1:
         terminal.print(
             'The checkpoints declare different metric spaces: unless they were trained to agree, expect chance.'
@@ -182,7 +184,7 @@ def _embed(
     members = [
         Member(
             prefix + paper_name(width), checkpoint.source, width, sides[0][width], sides[1][width],
-            *_cost(checkpoint, width, device_of(args)),
+            *_cost(checkpoint, width, find_device(args.device)),
         )
         for width in widths
     ]  # fmt: skip

@@ -17,6 +17,7 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .._device import find_device
 from .._files import write_json
 from ..data import Sample
 from ..evaluation import Gallery, GalleryInfo, IncompatibleGalleryError, embed
@@ -24,7 +25,6 @@ from ._options import (
     CHECKPOINT,
     add_checkpoint_arguments,
     add_data_arguments,
-    device_of,
     embed_dim,
     load_model,
     preprocessing,
@@ -135,5 +135,5 @@ def _shards(
                 indices.extend(batch.indices.tolist())
                 yield batch.images
 
-        embeddings = embed(checkpoint.model, images(), [width], device=device_of(args), flip=args.flip)[width]
+        embeddings = embed(checkpoint.model, images(), [width], device=find_device(args.device), flip=args.flip)[width]
         yield indices, embeddings

@@ -17,6 +17,7 @@ import torch
 import torch.distributed as dist
 from timm.utils import unwrap_model
 
+from .._device import find_device
 from .._files import replacing, write_csv, write_json
 from ..data import RetrievalData
 from ..evaluation import CompatibilityMatrix, plot_matrix, plot_training
@@ -336,13 +337,11 @@ def _columns(matrix: CompatibilityMatrix) -> dict[str, float]:
 
 
 def _device(config: TrainConfig) -> torch.device:
+    """The device asked for, of several GPUs this process's own."""
     name = config.device or ('cuda' if torch.cuda.is_available() else 'cpu')
     if name == 'cuda' and 'LOCAL_RANK' in os.environ:
         name = f'cuda:{os.environ["LOCAL_RANK"]}'
-    try:
-        device = torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f'device {name!r} cannot be used: {str(error).splitlines()[0]}') from error
+    device = find_device(name)
     if device.type == 'cuda':
         torch.cuda.set_device(device)
     return device

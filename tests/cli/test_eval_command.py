@@ -146,7 +146,7 @@ def test_unreadable_images_stop_or_are_left_out(saved, tmp_path, capsys):
     (['--data-kwargs', 'a=1'], "no option 'a'"),
     (['--data-kwargs', 'train_share=x'], 'wrong type'),
     (['--rerank'], '--rerank needs a gallery'),
-    (['--device', 'nonesuch'], '--device nonesuch cannot be used'),
+    (['--device', 'nonesuch'], "device 'nonesuch' cannot be used"),
     (['--checkpoint', 'none.pth.tar'], 'no such file'),
     (['--input-size', '1', '32', '32'], 'channels'),
     (['-b', '0'], 'batch_size'),

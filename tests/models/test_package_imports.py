@@ -16,7 +16,7 @@ ROOT = Path(sfsc_timm.__file__).parent
 
 # Whoever stands further down may import from those above, never the other way round.
 LEVELS = (
-    {'_version', '_files'},
+    {'_version', '_files', '_device'},
     {'layers', 'data', 'weights'},
     {'models'},
     {'losses', 'gradients'},
