@@ -89,7 +89,7 @@ def ship_with_figures(model: str, folder: Path, result: Path) -> None:
         license='apache-2.0',
         command=f'python benchmarks/train_weights.py --model {model} --data-dir emoji --ship',
         note='Trained on every emoji of the data set, this checkpoint has none left to be tested on. These are the '
-        'figures of its twin, trained alike on half of them (about as many steps), on the other half.',
+        'figures of its twin, trained by the same two stages on half of them, on the other half.',
         use='Trying out cross-width search without downloading anything, and a start for drawings, icons and symbols. '
         'For photographs start from the ImageNet weights.',
     )

@@ -45,6 +45,9 @@ def test_wheel(built: Path) -> None:
     assert tops == {'sfsc_timm', next(top for top in tops if top.endswith('.dist-info'))}
     modules = {str(path.relative_to(ROOT)) for path in (ROOT / 'sfsc_timm').rglob('*.py')}
     assert modules <= names, f'not in the wheel: {sorted(modules - names)}'
+    weights = {f'sfsc_timm/weights/{path.name}' for path in (ROOT / 'weights').iterdir() if path.is_file()}
+    assert weights <= names, f'not in the wheel: {sorted(weights - names)}'
+    assert any(name.endswith('.safetensors') for name in weights)
 
 
 def test_sdist(built: Path) -> None:
@@ -52,6 +55,7 @@ def test_sdist(built: Path) -> None:
     with tarfile.open(sdist) as archive:
         names = {name.split('/', 1)[1] for name in archive.getnames() if '/' in name}
     assert {'weights/__init__.py', 'sfsc_timm/py.typed', 'LICENSE', 'pyproject.toml', 'setup.cfg'} <= names
+    assert {f'weights/{path.name}' for path in (ROOT / 'weights').iterdir() if path.is_file()} <= names
 
 
 def test_weights_are_found_where_installed() -> None:

@@ -74,7 +74,8 @@ def ship(
         'pretrained_cfg': _configuration(read.checkpoint, rounded, about.license),
     }
     size = _write_weights(folder, name, state)
-    (folder / f'{name}.md').write_text(_card(read, rounded.eval(), name, about), encoding='utf-8')
+    with replacing(folder / f'{name}.md') as temporary:
+        temporary.write_text(_card(read, rounded.eval(), name, about), encoding='utf-8')
     write_json(folder / MANIFEST, {**_read_manifest(folder), name: {**entry, 'bytes': size}})
     return folder / f'{name}.safetensors'
 

@@ -90,7 +90,7 @@ class TrainConfig(Fit):
     num_instances: int = _option(0, 'images of an identity in a batch (P x K); 0 to shuffle all', 'data')
     model: str = _option('sfsc_resnet50', "model, by timm's name", 'model')
     model_kwargs: dict[str, Any] = _option({}, 'its arguments, such as widths=(0.5,1.0) embed_dim=128', 'model')
-    pretrained: bool = _option(False, 'start from ImageNet weights', 'model')
+    pretrained: bool = _option(False, 'start from pretrained weights; ImageNet: sfsc_resnet50.a1_in1k', 'model')
     initial_checkpoint: str | None = _option(None, 'start from the weights of this checkpoint', 'model')
     img_size: int | None = _option(None, 'side of the images in pixels', 'model')
     input_size: list[int] | None = _option(None, 'channels, height and width', 'model', count=3)
