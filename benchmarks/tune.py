@@ -7,7 +7,7 @@ The trials stand in benchmarks/configs/trials: a few settings in place of those 
 Each is trained on 80 % of the training identities and measured on the others; test identities are never looked at. All
 figures, and the trial with the best mean of the matrix (the diagonal, where there is nothing else) of each system, go
 to tuning.json under benchmarks/results/paper_table/DATA, from where paper_table.py takes its settings. What is cut goes
-on, and finished trials are not repeated.
+on, finished trials are not repeated, and several processes may share the systems.
 """
 
 from __future__ import annotations
@@ -60,13 +60,19 @@ def measure(system: str, folder: Path, own: dict[str, Any]) -> dict[str, Any]:
     return {**row, 'cross': round(float(cells[off].mean()), 2), 'score': round(float(cells.mean()), 2)}
 
 
-def write_results(path: Path, common: dict[str, Any], rows: list[dict[str, Any]]) -> None:
-    """Writes all trials and the best of each system."""
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The finished trials."""
+    return list(json.loads(path.read_text())['trials']) if path.is_file() else []
+
+
+def add_row(path: Path, common: dict[str, Any], row: dict[str, Any]) -> None:
+    """Adds a trial to those in the file (another process may have added some) and chooses the best of each system."""
+    rows = [*read_rows(path), row]
     best: dict[str, dict[str, Any]] = {}
-    for row in rows:
-        if row['system'] not in best or row['score'] > best[row['system']]['score']:
-            best[row['system']] = row
-    chosen = {system: row['trial'] for system, row in best.items()}
+    for found in rows:
+        if found['system'] not in best or found['score'] > best[found['system']]['score']:
+            best[found['system']] = found
+    chosen = {system: found['trial'] for system, found in best.items()}
     save_json(path, {'common': common, 'chosen': chosen, 'trials': rows})
 
 
@@ -86,18 +92,17 @@ def main() -> None:
     output = args.output or HERE / 'results' / 'paper_table' / args.data / 'tuning.json'
     common, trials = read_trials(HERE / 'configs' / 'trials' / f'{args.data}.yaml')
     print(describe_machine())
-    rows = json.loads(output.read_text())['trials'] if output.is_file() else []
     for system in args.systems or trials:
         for number, own in enumerate(trials[system]):
-            if any(row['system'] == system and row['trial'] == own for row in rows):
+            if any(row['system'] == system and row['trial'] == own for row in read_rows(output)):
                 continue
             folder = work_dir / f'{system}-{number}'
             flags = ['--config', str(HERE / 'configs' / f'{args.data}.yaml'), '--recipe', system]
             flags += [] if args.data_dir is None else ['--data-dir', str(args.data_dir)]
             train_or_resume(folder, [*flags, *flags_of({**common, **own}), *settings])
-            rows.append(measure(system, folder, own))
-            write_results(output, common, rows)
-            print({key: value for key, value in rows[-1].items() if key != 'seconds'}, flush=True)
+            row = measure(system, folder, own)
+            add_row(output, common, row)
+            print(row, flush=True)
 
 
 if __name__ == '__main__':
