@@ -25,30 +25,30 @@ TAG = 'sfsc_emoji'
 STAGES = {  # by the side of the images
     'sfsc_resnet18d': {
         32: '--opt sgd --weight-decay 5e-4 --batch-size 128 --lr 0.1 --min-lr 0.02 --warmup-lr 1e-3',
-        64: '--opt sgd --weight-decay 5e-4 --batch-size 128 --lr 0.04 --warmup-epochs 0',
+        64: '--opt sgd --weight-decay 5e-4 --batch-size 128 --warmup-epochs 0',
     },
     # AdamW, because SGD left a ResNet-50 without a warm start where it began for hundreds of steps.
     'sfsc_resnet50': {
         32: '--opt adamw --weight-decay 0.05 --batch-size 64 --lr 1e-3 --min-lr 3e-4 --warmup-lr 1e-5',
-        64: '--opt adamw --weight-decay 0.05 --batch-size 64 --lr 4e-4 --warmup-epochs 0',
+        64: '--opt adamw --weight-decay 0.05 --batch-size 64 --warmup-epochs 0',
     },
 }
-EPOCHS = {  # of each stage
-    ('sfsc_resnet18d', 'half'): (20, 6),
-    ('sfsc_resnet18d', 'all'): (14, 4),
-    ('sfsc_resnet50', 'half'): (20, 5),
-    ('sfsc_resnet50', 'all'): (16, 4),
+SCHEDULE = {  # further flags of each stage, on half of the identities and on all
+    ('sfsc_resnet18d', 'half'): ('--epochs 20', '--epochs 6 --lr 0.04'),
+    ('sfsc_resnet18d', 'all'): ('--epochs 14', '--epochs 4 --lr 0.04'),
+    ('sfsc_resnet50', 'half'): ('--epochs 20', '--epochs 5 --lr 4e-4'),
+    ('sfsc_resnet50', 'all'): ('--epochs 16', '--epochs 6 --lr 6e-4'),
 }
 
 
 def train(model: str, part: str, args: argparse.Namespace) -> Path:
     """Trains both stages, as far as that is not done, and returns the folder of the second."""
     folder, start = Path(), []
-    for (side, flags), epochs in zip(STAGES[model].items(), EPOCHS[model, part], strict=True):
+    for (side, flags), more in zip(STAGES[model].items(), SCHEDULE[model, part], strict=True):
         folder = args.work_dir / f'{model}-{part}-{side}'
-        common = ['--config', str(CONFIG), '--model', model, '--img-size', str(side), '--epochs', str(epochs)]
+        common = ['--config', str(CONFIG), '--model', model, '--img-size', str(side)]
         data = ['--data-dir', str(args.data_dir), '--data-kwargs', f'everything={part == "all"}']
-        train_or_resume(folder, [*common, *data, *flags.split(), *start, *args.settings])
+        train_or_resume(folder, [*common, *data, *flags.split(), *more.split(), *start, *args.settings])
         start = ['--initial-checkpoint', str(folder / 'last.pth.tar')]
     return folder
 

@@ -42,7 +42,7 @@ def unit(model: Any, pictures: Tensor, width: float) -> Tensor:
 
 
 def test_the_promised_are_there() -> None:
-    assert set(ARCHITECTURES) == {'sfsc_resnet18d'}
+    assert set(ARCHITECTURES) == {'sfsc_resnet50', 'sfsc_resnet18d'}
     sizes = [(weights_folder() / entry['file']).stat().st_size for entry in SHIPPED.values()]
     assert max(sizes) <= 50_000_000
     assert sum(sizes) <= 100_000_000
