@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import sys
 from pathlib import Path
 from typing import Any
+
+from sfsc_timm._files import write_json
 
 
 def describe_machine() -> dict[str, Any]:
@@ -35,7 +36,5 @@ def save_json(path: str | Path, results: dict[str, Any]) -> None:
     """Writes results with the command and the machine, whole or not at all."""
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_suffix('.tmp')
     command = 'python ' + ' '.join(sys.argv)
-    temporary.write_text(json.dumps({'command': command, 'machine': describe_machine(), **results}, indent=1) + '\n')
-    temporary.replace(target)
+    write_json(target, {'command': command, 'machine': describe_machine(), **results})

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 from machine import describe_machine, save_json
-from runs import flags_of, read_run, train_or_resume
+from runs import CONFIGS, flags_of, read_run, system_flags, train_or_resume
 
 from sfsc_timm.evaluation import paper_name
 from sfsc_timm.recipes import list_recipes
@@ -48,8 +48,7 @@ REPEATED = ('sfsc', 'unified', 'sum')  # of which all seeds are run; the others 
 def train(system: str, seed: int, args: argparse.Namespace, result: Path) -> None:
     """Runs or resumes one training, and writes its JSON."""
     folder = args.work_dir / f'{system}-seed{seed}'
-    flags = ['--config', str(HERE / 'configs' / f'{args.data}.yaml'), '--recipe', system, '--seed', str(seed)]
-    flags += [] if args.data_dir is None else ['--data-dir', str(args.data_dir)]
+    flags = [*system_flags(system, args.data, args.data_dir), '--seed', str(seed)]
     chosen = chosen_settings(args.output)
     _take_over_full_network(system, seed, args.work_dir, chosen)
     train_or_resume(folder, [*flags, *flags_of(chosen.get(TUNED_AS.get(system, system), {})), *args.settings])
@@ -221,7 +220,7 @@ def report(folder: Path, data: str) -> None:
 def main() -> None:
     """Trains what is missing, then writes the report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--data', required=True, choices=sorted(p.stem for p in (HERE / 'configs').glob('*.yaml')))
+    parser.add_argument('--data', required=True, choices=sorted(p.stem for p in CONFIGS.glob('*.yaml')))
     parser.add_argument('--data-dir', type=Path, help='where it lies')
     parser.add_argument('--systems', nargs='+', choices=ORDER, default=list(ORDER), help='which (all)')
     first = f'of {", ".join(REPEATED)}; the others have the first (0 1 2)'

@@ -11,6 +11,8 @@ from typing import Any
 
 from sfsc_timm.training import read_config
 
+CONFIGS = Path(__file__).parent / 'configs'
+
 
 def train_or_resume(folder: Path, flags: list[str]) -> None:
     """Trains a run in `folder` by these flags, goes on with it if it was cut, or leaves it if it is finished."""
@@ -44,6 +46,12 @@ def _rows(path: Path) -> list[dict[str, float | None]]:
             {key: round(float(value), 5) if value else None for key, value in row.items()}
             for row in csv.DictReader(file)
         ]
+
+
+def system_flags(system: str, data: str, data_dir: Path | None) -> list[str]:
+    """Flags by which a system is trained on a data set with the settings in benchmarks/configs."""
+    flags = ['--config', str(CONFIGS / f'{data}.yaml'), '--recipe', system]
+    return flags if data_dir is None else [*flags, '--data-dir', str(data_dir)]
 
 
 def flags_of(settings: dict[str, Any]) -> list[str]:

@@ -12,15 +12,17 @@ rates and then 64 px at low ones, for the sake of time.
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 
 from machine import describe_machine, save_json
-from runs import read_run, train_or_resume
+from runs import CONFIGS, read_run, train_or_resume
 
+from sfsc_timm._files import write_json
 from sfsc_timm.hub import About, ship
 
 HERE = Path(__file__).parent
-CONFIG = HERE / 'configs' / 'weights' / 'both-stages.yaml'
+CONFIG = CONFIGS / 'weights' / 'both-stages.yaml'
 TAG = 'sfsc_emoji'
 STAGES = {  # by the side of the images
     'sfsc_resnet18d': {
@@ -79,12 +81,10 @@ def main() -> None:
 
 def ship_with_figures(model: str, folder: Path, result: Path) -> None:
     """Puts a checkpoint into weights/, its twin's matrix on the card."""
-    import json
-
     if not result.is_file():
         raise SystemExit(f'{result} is missing: train the twin first, with --half.')
     matrix = folder / 'twin.json'
-    matrix.write_text(json.dumps(json.loads(result.read_text())['matrix']))
+    write_json(matrix, json.loads(result.read_text())['matrix'])
     about = About(
         license='apache-2.0',
         command=f'python benchmarks/train_weights.py --model {model} --data-dir emoji --ship',

@@ -17,11 +17,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml
 from machine import describe_machine, save_json
-from runs import flags_of, read_run, train_or_resume
+from runs import CONFIGS, flags_of, read_run, system_flags, train_or_resume
 
+from sfsc_timm.evaluation import CompatibilityMatrix
 from sfsc_timm.recipes import list_recipes
 
 HERE = Path(__file__).parent
@@ -46,18 +46,17 @@ def read_trials(path: Path) -> tuple[dict[str, Any], dict[str, list[dict[str, An
 def measure(system: str, folder: Path, own: dict[str, Any]) -> dict[str, Any]:
     """The line of a finished trial."""
     run = read_run(folder)
-    cells = np.array(run['matrix']['mAP'])
-    off = ~np.eye(len(cells), dtype=bool)
+    matrix = CompatibilityMatrix.from_dict(run['matrix'])
     row = {
         'system': system,
         'trial': own,
-        'self_tests': [round(float(v), 2) for v in np.diag(cells)],
-        'diagonal': round(float(np.diag(cells).mean()), 2),
+        'self_tests': [round(float(v), 2) for v in matrix.self_tests],
+        'diagonal': round(matrix.diagonal_mean, 2),
         'seconds': round(run['seconds']),
     }
     if not list_recipes()[system].is_compatible:
         return {**row, 'score': row['diagonal']}
-    return {**row, 'cross': round(float(cells[off].mean()), 2), 'score': round(float(cells.mean()), 2)}
+    return {**row, 'cross': round(matrix.cross_mean, 2), 'score': round(float(matrix.mAP.mean()), 2)}
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
@@ -79,7 +78,7 @@ def add_row(path: Path, common: dict[str, Any], row: dict[str, Any]) -> None:
 def main() -> None:
     """Runs the trials that are missing."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    names = sorted(p.stem for p in (HERE / 'configs' / 'trials').glob('*.yaml'))
+    names = sorted(p.stem for p in (CONFIGS / 'trials').glob('*.yaml'))
     parser.add_argument('--data', required=True, choices=names)
     parser.add_argument('--data-dir', type=Path, help='where it lies')
     parser.add_argument('--systems', nargs='+', help='which (all)')
@@ -90,15 +89,14 @@ def main() -> None:
     settings = [flag for flag in args.settings if flag != '--']
     work_dir = args.work_dir or Path('output/tune') / args.data
     output = args.output or HERE / 'results' / 'paper_table' / args.data / 'tuning.json'
-    common, trials = read_trials(HERE / 'configs' / 'trials' / f'{args.data}.yaml')
+    common, trials = read_trials(CONFIGS / 'trials' / f'{args.data}.yaml')
     print(describe_machine())
     for system in args.systems or trials:
         for number, own in enumerate(trials[system]):
             if any(row['system'] == system and row['trial'] == own for row in read_rows(output)):
                 continue
             folder = work_dir / f'{system}-{number}'
-            flags = ['--config', str(HERE / 'configs' / f'{args.data}.yaml'), '--recipe', system]
-            flags += [] if args.data_dir is None else ['--data-dir', str(args.data_dir)]
+            flags = system_flags(system, args.data, args.data_dir)
             train_or_resume(folder, [*flags, *flags_of({**common, **own}), *settings])
             row = measure(system, folder, own)
             add_row(output, common, row)

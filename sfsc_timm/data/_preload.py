@@ -28,15 +28,17 @@ def preload(data: RetrievalData, size: tuple[int, int]) -> RetrievalData:
     """
     from PIL import Image
 
-    def decode(samples: tuple[Sample, ...]) -> tuple[Sample, ...]:
-        decoded = []
-        for sample in samples:
+    arrays: dict[int, np.ndarray] = {}  # an image may be in several lists
+
+    def decode(sample: Sample) -> Sample:
+        key = id(sample.image)
+        if key not in arrays:
             image = load_image(sample.image)
             if image.size != size[::-1]:
                 image = image.resize(size[::-1], Image.Resampling.BICUBIC)
-            decoded.append(replace(sample, image=np.asarray(image)))
-        return tuple(decoded)
+            arrays[key] = np.asarray(image)
+        return replace(sample, image=arrays[key])
 
-    query = decode(tuple(data.query))
-    gallery = query if data.shared else decode(tuple(data.gallery))
-    return replace(data, train=decode(tuple(data.train)), query=query, gallery=gallery)
+    query = tuple(map(decode, data.query))
+    gallery = query if data.shared else tuple(map(decode, data.gallery))
+    return replace(data, train=tuple(map(decode, data.train)), query=query, gallery=gallery)

@@ -174,12 +174,8 @@ def _start_from(model: Slimmable, source: str, config: TrainConfig) -> None:
     classifier = {k for k in own.keys() | state.keys() if k.startswith('fc.')}
     if different - classifier:
         raise ValueError(f'initial_checkpoint {source!r} does not fit: {sorted(different - classifier)[:3]} differ')
-    if different:  # other classes: it begins anew
-        state = {
-            **{k: v for k, v in state.items() if k not in classifier},
-            **{k: own[k] for k in own.keys() & classifier},
-        }
-    model.load_state_dict(state)
+    fresh = classifier if different else set()  # other classes: it begins anew
+    model.load_state_dict({k: own[k] if k in fresh else state[k] for k in own})
 
 
 def _shape(state: dict[str, torch.Tensor], key: str) -> Any:

@@ -270,7 +270,8 @@ class _Network:
                 metric = self._metric(matrix)
                 row.update(_columns(matrix))
                 run.report.on_matrix(self.name, matrix, is_last=False)
-                self.matrix = matrix if is_last else None
+                if is_last:
+                    self.matrix = matrix
             row['seconds'] = self._passed()
             self.rows.append(row)
             is_best = metric is not None and (self.best is None or metric > self.best)
@@ -338,8 +339,8 @@ def _columns(matrix: CompatibilityMatrix) -> dict[str, float]:
 
 def _device(config: TrainConfig) -> torch.device:
     """The device asked for, of several GPUs this process's own."""
-    name = config.device or ('cuda' if torch.cuda.is_available() else 'cpu')
-    if name == 'cuda' and 'LOCAL_RANK' in os.environ:
+    name = config.device
+    if name in (None, 'cuda') and torch.cuda.is_available() and 'LOCAL_RANK' in os.environ:
         name = f'cuda:{os.environ["LOCAL_RANK"]}'
     device = find_device(name)
     if device.type == 'cuda':
