@@ -76,12 +76,32 @@ class Asymmetric(_Follower):
     Args:
         loss: On logits.
         metric: The metric loss; None for the default margin.
+        alone: Whether the metric loss is all that smaller sub-models learn by, as in that paper; otherwise it comes on
+            top of a classification loss of their own, and of the triplet loss if there is one.
         **options: `own`, `weight`, and those of `Objective`.
     """
 
-    def __init__(self, loss: SubModelLoss, metric: BatchHardTriplet | None = None, **options: Any) -> None:
+    def __init__(
+        self, loss: SubModelLoss, metric: BatchHardTriplet | None = None, *, alone: bool = False, **options: Any
+    ) -> None:
         super().__init__(loss, **options)
         self.metric = metric or BatchHardTriplet()
+        self.alone = alone
+
+    def forward(
+        self,
+        index: int,
+        output: SubModelOutput,
+        target: Tensor,
+        reference: Reference | None = None,
+        kl_scale: float | Tensor = 1.0,
+    ) -> tuple[Tensor, Tensor]:
+        """Computes the loss of one sub-model, see `Objective`; the uncertainty is that under the reference's view."""
+        if reference is None or not self.alone:
+            return super().forward(index, output, target, reference, kl_scale)
+        logits = reference.classify(output.embedding.detach())
+        _, uncertainty = self.loss.with_uncertainty(logits, target, kl_scale)
+        return self.compatible(output.embedding, target, reference, kl_scale), uncertainty
 
     def compatible(self, embedding: Tensor, target: Tensor, reference: Reference, kl_scale: float | Tensor) -> Tensor:
         """Computes the loss between the features and the reference's."""

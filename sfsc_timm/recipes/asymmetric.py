@@ -21,6 +21,8 @@ class AsymmetricMetric(Recipe):
     Attributes:
         weight: Factor of the metric loss.
         metric_margin: Its margin.
+        own_losses: Whether smaller networks classify by themselves, too; without, the metric loss is all, as in that
+            paper.
     """
 
     name = 'asymmetric'
@@ -30,8 +32,10 @@ class AsymmetricMetric(Recipe):
 
     weight: float = 1.0
     metric_margin: float = 0.3
+    own_losses: bool = True
 
     def create_objective(self, model: Slimmable, loss: SubModelLoss, **triplet: Any) -> Objective:
         """Own classification loss, and the metric loss against the full network."""
         del model
-        return Asymmetric(loss, BatchHardTriplet(self.metric_margin), weight=self.weight, **triplet)
+        metric = BatchHardTriplet(self.metric_margin)
+        return Asymmetric(loss, metric, alone=not self.own_losses, weight=self.weight, **triplet)

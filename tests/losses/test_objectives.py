@@ -120,6 +120,20 @@ def test_asymmetric() -> None:
     torch.testing.assert_close(loss, expected)
 
 
+def test_asymmetric_alone() -> None:
+    classifier = nn.Linear(6, 4)
+    output, reference, embedding = outputs(classifier)
+    objective = Asymmetric(CrossEntropyLoss(), alone=True, weight=3.0, triplet=BatchHardTriplet(0.5))
+    loss, uncertainty = objective(0, output, TARGET, reference)
+    torch.testing.assert_close(loss, 3.0 * BatchHardTriplet()(embedding, TARGET, reference.embedding))
+    assert torch.autograd.grad(loss, classifier.weight, allow_unused=True, retain_graph=True) == (None,)
+    _, expected = CrossEntropyLoss().with_uncertainty(classifier(embedding), TARGET)
+    torch.testing.assert_close(uncertainty, expected.detach())
+    full, _ = objective(2, output, TARGET)
+    own = F.cross_entropy(output.logits, TARGET) + BatchHardTriplet(0.5)(embedding, TARGET)
+    torch.testing.assert_close(full, own)
+
+
 def test_another_classifier_is_refused() -> None:
     with pytest.raises(ValueError, match='Linear or a CosineLinear, got Identity'):
         classify_fixed(nn.Identity(), torch.randn(2, 3))

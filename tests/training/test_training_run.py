@@ -118,6 +118,19 @@ def test_every_recipe_learns_and_is_read_by_later_commands(recipe: str, tmp_path
     assert (tmp_path / 'run/matrix.png').is_file()
 
 
+WITHOUT_OWN = [('bct-s', 'own_classifiers'), ('asymmetric', 'own_losses'), ('asymmetric-s', 'own_losses')]
+
+
+@pytest.mark.parametrize('recipe, option', WITHOUT_OWN)
+def test_followers_that_learn_from_the_full_width_alone(recipe: str, option: str, tmp_path: Path) -> None:
+    short = {'epochs': 1, 'warmup_epochs': 0, 'num_instances': 4}
+    with_own = start(tmp_path / 'with', recipe=recipe, **short)
+    without = start(tmp_path / 'without', recipe=recipe, recipe_kwargs={option: False}, **short)
+    assert without.mAP[0, 0] != with_own.mAP[0, 0]
+    if list_recipes()[recipe].separate:
+        assert without.mAP[1, 1] == with_own.mAP[1, 1]
+
+
 def test_a_loss_that_is_not_finite_keeps_the_last_good_state(tmp_path: Path) -> None:
     with pytest.raises(FloatingPointError, match='lower lr'):
         start(tmp_path, lr=1e30, warmup_epochs=0, checkpoint_interval=1, epochs=4)
