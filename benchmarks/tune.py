@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,11 @@ def read_trials(path: Path) -> tuple[dict[str, Any], dict[str, list[dict[str, An
     if len(set(counts.values())) > 1:
         raise ValueError(f'{path} must give all systems the same number of trials, got {counts}')
     return found['common'], trials
+
+
+def folder_name(system: str, own: dict[str, Any]) -> str:
+    """Of a trial's run, by what it is: a changed list of trials never takes one for another."""
+    return re.sub(r'[^\w.=]+', '-', ' '.join([system, *flags_of(own)]))
 
 
 def measure(system: str, folder: Path, own: dict[str, Any]) -> dict[str, Any]:
@@ -92,10 +98,10 @@ def main() -> None:
     common, trials = read_trials(CONFIGS / 'trials' / f'{args.data}.yaml')
     print(describe_machine())
     for system in args.systems or trials:
-        for number, own in enumerate(trials[system]):
+        for own in trials[system]:
             if any(row['system'] == system and row['trial'] == own for row in read_rows(output)):
                 continue
-            folder = work_dir / f'{system}-{number}'
+            folder = work_dir / folder_name(system, own)
             flags = system_flags(system, args.data, args.data_dir)
             train_or_resume(folder, [*flags, *flags_of({**common, **own}), *settings])
             row = measure(system, folder, own)

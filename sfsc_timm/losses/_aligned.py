@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ._base import SubModelLoss
-from ._objective import Objective, Reference
+from ._objective import Objective, Reference, cosine_distance
 from ._triplet import BatchHardTriplet
 
 
@@ -50,8 +49,7 @@ class Aligned(Objective):
         del kl_scale
         loss = embedding.new_zeros((), dtype=torch.float32)
         if self.distill:
-            apart = 1.0 - F.cosine_similarity(embedding.float(), reference.embedding.float(), dim=1)
-            loss = loss + self.distill * apart.mean()
+            loss = loss + self.distill * cosine_distance(embedding, reference.embedding)
         if self.cross and self.triplet is not None:
             loss = loss + self.cross * self.triplet(embedding, target, reference.embedding)
         return loss

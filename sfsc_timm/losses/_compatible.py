@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ._base import SubModelLoss
-from ._objective import Objective, Reference, SubModelOutput
+from ._objective import Objective, Reference, SubModelOutput, cosine_distance
 from ._triplet import BatchHardTriplet
 
 
@@ -71,22 +71,31 @@ class Asymmetric(_Follower):
     """Asymmetric metric learning (Budnik and Avrithis, CVPR 2021).
 
     A smaller sub-model's features, as queries, are compared with the full model's, as gallery, by a batch-hard triplet
-    loss.
+    loss. Plain regression onto the full model's features, which they find to work best for asymmetric search, can be
+    added.
 
     Args:
         loss: On logits.
         metric: The metric loss; None for the default margin.
         alone: Whether the metric loss is all that smaller sub-models learn by, as in that paper; otherwise it comes on
             top of a classification loss of their own, and of the triplet loss if there is one.
+        regression: Factor of 1 - cosine between the features and the full model's, in [0, 2].
         **options: `own`, `weight`, and those of `Objective`.
     """
 
     def __init__(
-        self, loss: SubModelLoss, metric: BatchHardTriplet | None = None, *, alone: bool = False, **options: Any
+        self,
+        loss: SubModelLoss,
+        metric: BatchHardTriplet | None = None,
+        *,
+        alone: bool = False,
+        regression: float = 0.0,
+        **options: Any,
     ) -> None:
         super().__init__(loss, **options)
         self.metric = metric or BatchHardTriplet()
         self.alone = alone
+        self.regression = regression
 
     def forward(
         self,
@@ -107,4 +116,6 @@ class Asymmetric(_Follower):
         """Computes the loss between the features and the reference's."""
         del kl_scale
         loss: Tensor = self.weight * self.metric(embedding, target, reference.embedding)
+        if self.regression:
+            loss = loss + self.regression * cosine_distance(embedding, reference.embedding)
         return loss

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ._base import SubModelLoss
@@ -35,6 +36,11 @@ class Reference:
 
     embedding: Tensor
     classify: Callable[[Tensor], Tensor]
+
+
+def cosine_distance(embedding: Tensor, other: Tensor) -> Tensor:
+    """Mean of 1 - cosine between two models' embeddings `(B, D)` of the same images, in [0, 2]."""
+    return (1.0 - F.cosine_similarity(embedding.float(), other.float(), dim=1)).mean()
 
 
 class Objective(nn.Module):

@@ -21,6 +21,7 @@ class AsymmetricMetric(Recipe):
     Attributes:
         weight: Factor of the metric loss.
         metric_margin: Its margin.
+        regression: Factor of plain regression onto the full network's embeddings; 0 for none.
         own_losses: Whether smaller networks classify by themselves, too; without, the metric loss is all, as in that
             paper.
     """
@@ -32,10 +33,12 @@ class AsymmetricMetric(Recipe):
 
     weight: float = 1.0
     metric_margin: float = 0.3
+    regression: float = 0.0
     own_losses: bool = True
 
     def create_objective(self, model: Slimmable, loss: SubModelLoss, **triplet: Any) -> Objective:
         """Own classification loss, and the metric loss against the full network."""
         del model
         metric = BatchHardTriplet(self.metric_margin)
-        return Asymmetric(loss, metric, alone=not self.own_losses, weight=self.weight, **triplet)
+        options = {'weight': self.weight, 'regression': self.regression, 'alone': not self.own_losses, **triplet}
+        return Asymmetric(loss, metric, **options)

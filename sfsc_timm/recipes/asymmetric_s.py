@@ -19,6 +19,7 @@ class AsymmetricMetricS(Recipe):
     Attributes:
         weight: Factor of the metric loss.
         metric_margin: Its margin.
+        regression: Factor of plain regression onto the full width's embeddings; 0 for none.
         own_losses: Whether smaller widths classify by themselves, too; without, the metric loss is all, as Budnik and
             Avrithis (CVPR 2021) have it.
     """
@@ -28,10 +29,12 @@ class AsymmetricMetricS(Recipe):
 
     weight: float = 1.0
     metric_margin: float = 0.3
+    regression: float = 0.0
     own_losses: bool = True
 
     def create_objective(self, model: Slimmable, loss: SubModelLoss, **triplet: Any) -> Objective:
         """Own classification loss, and the metric loss against the full width."""
         own = self.copies_of_classifier(model) if self.own_losses else None
         metric = BatchHardTriplet(self.metric_margin)
-        return Asymmetric(loss, metric, own=own, alone=not self.own_losses, weight=self.weight, **triplet)
+        options = {'weight': self.weight, 'regression': self.regression, 'alone': not self.own_losses, **triplet}
+        return Asymmetric(loss, metric, own=own, **options)

@@ -120,6 +120,14 @@ def test_asymmetric() -> None:
     torch.testing.assert_close(loss, expected)
 
 
+def test_asymmetric_with_regression() -> None:
+    output, reference, embedding = outputs(nn.Linear(6, 4))
+    plain, _ = Asymmetric(CrossEntropyLoss())(0, output, TARGET, reference)
+    loss, _ = Asymmetric(CrossEntropyLoss(), regression=5.0)(0, output, TARGET, reference)
+    unit, other = F.normalize(embedding, dim=1), F.normalize(reference.embedding, dim=1)
+    torch.testing.assert_close(loss - plain, 5.0 * (1.0 - (unit * other).sum(1)).mean())
+
+
 def test_asymmetric_alone() -> None:
     classifier = nn.Linear(6, 4)
     output, reference, embedding = outputs(classifier)
