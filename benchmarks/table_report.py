@@ -85,7 +85,7 @@ def markdown(runs: Runs, data: str, tuning: dict[str, Any]) -> str:
         f'{settings["model"]}, {settings["epochs"]} epochs, batch {settings["batch_size"]}, '
         + ('averaged weights, ' if settings.get('model_ema') else '')
         + 'the same for all systems'
-        + (', with the settings that tune.py chose for each' if tuning else '')
+        + (', with the settings that tune.py chose for each (parts of SFSC take those of SFSC)' if tuning else '')
         + '. Means over seeds, with the standard deviation where there are several. Each run '
         'is one JSON beside this file.',
         '',
@@ -133,7 +133,7 @@ def _trials(tuning: dict[str, Any]) -> list[str]:
         return []
     lines = ['', '**Trials on validation identities, the same number for every system** (chosen ones in bold)', '']
     lines += _table(['system', 'settings in place of the common ones', 'diagonal', 'cross'])
-    for row in tuning['trials']:
+    for row in sorted(tuning['trials'], key=lambda row: ORDER.index(row['system'])):
         own = ' '.join(flags_of(row['trial'])) or 'none'
         own = f'**{own}**' if tuning['chosen'][row['system']] == row['trial'] else own
         cross = f'{row["cross"]:.2f}' if 'cross' in row else '-'
