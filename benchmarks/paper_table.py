@@ -27,7 +27,7 @@ from sfsc_timm.recipes import list_recipes
 
 HERE = Path(__file__).parent
 TUNED_AS = {'uncertainty': 'sfsc', 'projection': 'sfsc'}  # parts of a system take its settings
-REPEATED = ('sfsc', 'unified', 'sum')  # of which all seeds are run; the others have the first
+REPEATED = ('sfsc', 'unified', 'sum', 'uncertainty')  # of which all seeds are run; the others have the first
 
 
 def train(system: str, seed: int, args: argparse.Namespace, result: Path) -> None:
