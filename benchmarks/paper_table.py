@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from machine import describe_machine, save_json
-from runs import CONFIGS, flags_of, read_run, system_flags, train_or_resume
-from table_report import ORDER, read_tuning, report
+from runs import CONFIGS, flags_of, read_run, read_tuning, system_flags, train_or_resume
+from table_report import ORDER, report
 
 from sfsc_timm.recipes import list_recipes
 
@@ -34,7 +34,7 @@ def train(system: str, seed: int, args: argparse.Namespace, result: Path) -> Non
     """Runs or resumes one training, and writes its JSON."""
     folder = args.work_dir / f'{system}-seed{seed}'
     flags = [*system_flags(system, args.data, args.data_dir), '--seed', str(seed)]
-    chosen = read_tuning(args.output).get('chosen', {})
+    chosen = read_tuning(args.output / 'tuning.json').get('chosen', {})
     _take_over_full_network(system, seed, args.work_dir, chosen)
     train_or_resume(folder, [*flags, *flags_of(chosen.get(TUNED_AS.get(system, system), {})), *args.settings])
     save_json(result, {'system': system, 'seed': seed, **read_run(folder)})
@@ -86,7 +86,7 @@ def main() -> None:
                 report(args.output, args.data)
     report(args.output, args.data)
     if (args.output / 'table.md').is_file():
-        print((args.output / 'table.md').read_text())
+        print((args.output / 'table.md').read_text(encoding='utf-8'))
 
 
 if __name__ == '__main__':

@@ -48,6 +48,11 @@ def _rows(path: Path) -> list[dict[str, float | None]]:
         ]
 
 
+def read_tuning(path: Path) -> dict[str, Any]:
+    """What tune.py found, empty if it was not run."""
+    return dict(json.loads(path.read_text())) if path.is_file() else {}
+
+
 def system_flags(system: str, data: str, data_dir: Path | None) -> list[str]:
     """Flags by which a system is trained on a data set with the settings in benchmarks/configs."""
     flags = ['--config', str(CONFIGS / f'{data}.yaml'), '--recipe', system]

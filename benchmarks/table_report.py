@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from runs import flags_of
+from runs import flags_of, read_tuning
 
-from sfsc_timm.evaluation import paper_name
+from sfsc_timm.evaluation import CompatibilityMatrix, paper_name
 from sfsc_timm.recipes import list_recipes
 
 ORDER = (
@@ -37,12 +37,6 @@ def read_runs(folder: Path) -> Runs:
     return {name: sorted(found[name], key=lambda run: run['seed']) for name in ORDER if name in found}
 
 
-def read_tuning(folder: Path) -> dict[str, Any]:
-    """What tune.py found, empty if it was not run."""
-    path = folder / 'tuning.json'
-    return dict(json.loads(path.read_text())) if path.is_file() else {}
-
-
 def stack(runs: list[dict[str, Any]]) -> np.ndarray:
     """Percent (seeds, m, m), NaN where a cell means nothing."""
     cells = np.array([run['matrix']['mAP'] for run in runs], dtype=float)
@@ -51,16 +45,15 @@ def stack(runs: list[dict[str, Any]]) -> np.ndarray:
     return cells
 
 
-def figures(cells: np.ndarray) -> dict[str, np.ndarray]:
-    """Self-tests (seeds, m); diagonal mean, cross mean and number of compatible cells of each seed."""
-    diagonal = np.diagonal(cells, axis1=1, axis2=2)
-    off = ~np.eye(cells.shape[1], dtype=bool)
-    weaker = np.minimum(diagonal[:, :, None], diagonal[:, None, :])
+def figures(runs: list[dict[str, Any]]) -> dict[str, np.ndarray]:
+    """Self-tests (seeds, m); diagonal mean, cross mean and compatible cells of each seed, NaN if they mean nothing."""
+    matrices = [CompatibilityMatrix.from_dict(run['matrix']) for run in runs]
+    is_compatible = list_recipes()[runs[0]['system']].is_compatible
     return {
-        'self_tests': diagonal,
-        'diagonal': diagonal.mean(1),
-        'cross': cells[:, off].mean(1),
-        'compatible': (cells > weaker)[:, off].sum(1).astype(float),
+        'self_tests': np.array([matrix.self_tests for matrix in matrices]),
+        'diagonal': np.array([matrix.diagonal_mean for matrix in matrices]),
+        'cross': np.array([matrix.cross_mean if is_compatible else np.nan for matrix in matrices]),
+        'compatible': np.array([matrix.num_compatible if is_compatible else np.nan for matrix in matrices]),
     }
 
 
@@ -70,7 +63,7 @@ def margins(ours: list[dict[str, Any]], other: list[dict[str, Any]]) -> dict[str
     both = [run for run in ours if run['seed'] in by_seed]
     if not both:
         return {}
-    mine, others = figures(stack(both)), figures(stack([by_seed[run['seed']] for run in both]))
+    mine, others = figures(both), figures([by_seed[run['seed']] for run in both])
     return {name: mine[name] - others[name] for name in ('self_tests', 'diagonal', 'cross')}
 
 
@@ -106,7 +99,7 @@ def _means(runs: Runs, names: list[str]) -> list[str]:
     self_tests = [f'{name}/{name}' for name in names]
     lines = _table(['system', 'seeds', *self_tests, 'diagonal', 'cross', 'above the weaker self-test'])
     for system, found in runs.items():
-        means = figures(stack(found))
+        means = figures(found)
         row = [_spread(values) for values in means['self_tests'].T]
         row += [_spread(means['diagonal']), _spread(means['cross'])]
         possible = len(names) * (len(names) - 1)
@@ -213,6 +206,6 @@ def report(folder: Path, data: str) -> None:
     runs = read_runs(folder)
     if not runs:
         return
-    (folder / 'table.md').write_text(markdown(runs, data, read_tuning(folder)), encoding='utf-8')
+    (folder / 'table.md').write_text(markdown(runs, data, read_tuning(folder / 'tuning.json')), encoding='utf-8')
     draw_table(runs, folder / 'table.png', data)
     draw_training(runs, folder / 'training.png')

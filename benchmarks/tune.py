@@ -13,14 +13,13 @@ on, finished trials are not repeated, and several processes may share the system
 from __future__ import annotations
 
 import argparse
-import json
 import re
 from pathlib import Path
 from typing import Any
 
 import yaml
 from machine import describe_machine, save_json
-from runs import CONFIGS, flags_of, read_run, system_flags, train_or_resume
+from runs import CONFIGS, flags_of, read_run, read_tuning, system_flags, train_or_resume
 
 from sfsc_timm.evaluation import CompatibilityMatrix
 from sfsc_timm.recipes import list_recipes
@@ -67,7 +66,7 @@ def measure(system: str, folder: Path, own: dict[str, Any]) -> dict[str, Any]:
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
     """The finished trials."""
-    return list(json.loads(path.read_text())['trials']) if path.is_file() else []
+    return list(read_tuning(path).get('trials', []))
 
 
 def add_row(path: Path, common: dict[str, Any], row: dict[str, Any]) -> None:

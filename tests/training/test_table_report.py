@@ -22,7 +22,7 @@ def table_report(monkeypatch: pytest.MonkeyPatch) -> Any:
 def run(system: str, seed: int, cells: list[list[float]]) -> dict[str, Any]:
     curves = [{'epoch': 1, 'conflict_rate': 0.25, 'gradnorm_0.25': 3.0, 'gradnorm_1': 1.0}]
     settings = {'model': 'sfsc_resnet18d', 'epochs': 20, 'batch_size': 128}
-    matrix = {'widths': [0.25, 1.0], 'mAP': cells}
+    matrix = {'widths': [0.25, 1.0], 'mAP': cells, 'mINP': cells}
     return {'system': system, 'seed': seed, 'settings': settings, 'matrix': matrix, 'curves': {'': curves}}
 
 
@@ -39,7 +39,7 @@ def folder(tmp_path: Path) -> Path:
 def test_figures_are_those_of_the_cells(table_report: Any, folder: Path) -> None:
     runs = table_report.read_runs(folder)
     assert list(runs) == ['sfsc', 'unified', 'sum', 'bct']
-    found = table_report.figures(table_report.stack(runs['sfsc']))
+    found = table_report.figures(runs['sfsc'])
     assert found['self_tests'].tolist() == [[50.0, 60.0], [52.0, 62.0]]
     assert found['diagonal'].tolist() == [55.0, 57.0]
     assert found['cross'].tolist() == [45.5, 47.5]
