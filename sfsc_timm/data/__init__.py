@@ -5,7 +5,7 @@ from ._images import ImageReadError, OnError, SampleDataset, load_image
 from ._loading import Batch, Batches, batches, make_transforms
 from ._preload import preload
 from ._registry import list_data, load_data, register_data
-from ._samplers import EpochSampler, PKSampler, ShardSampler, ShuffleSampler
+from ._samplers import EpochSampler, PKSampler, ShardSampler, ShuffleSampler, StackedSampler
 from ._transforms import TensorTransform, eval_transform, train_transform
 from ._types import DISTRACTOR, RetrievalData, Sample
 
@@ -22,6 +22,7 @@ __all__ = [
     'SampleDataset',
     'ShardSampler',
     'ShuffleSampler',
+    'StackedSampler',
     'TensorTransform',
     'batches',
     'build_emoji',

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch.utils.data import Sampler
@@ -27,11 +27,11 @@ class EpochSampler(Sampler[list[int]], ABC):
         """Chooses the epoch that the next iteration draws."""
         self.epoch = _at_least('epoch', epoch, 0)
 
-    def state_dict(self) -> dict[str, int]:
+    def state_dict(self) -> dict[str, Any]:
         """Returns the seed and the epoch."""
         return {'seed': self.seed, 'epoch': self.epoch}
 
-    def load_state_dict(self, state: dict[str, int]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores what `state_dict` returned."""
         self.seed = state['seed']
         self.set_epoch(state['epoch'])
@@ -150,6 +150,11 @@ class ShardSampler(EpochSampler):
         super().set_epoch(epoch)
         self.sampler.set_epoch(epoch)
 
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores what `state_dict` returned, of the other sampler too."""
+        super().load_state_dict(state)
+        self.sampler.load_state_dict(state)
+
     def __len__(self) -> int:
         return len(self.sampler)
 
@@ -157,6 +162,46 @@ class ShardSampler(EpochSampler):
         for batch in self.sampler:
             bounds = [len(batch) * part // self.world_size for part in (self.rank, self.rank + 1)]
             yield batch[bounds[0] : bounds[1]]
+
+
+class StackedSampler(EpochSampler):
+    """A batch of each of several samplers in one, one after the other: of as many batches, all of the same size.
+
+    Args:
+        samplers: At least one; all with as many batches an epoch.
+
+    Raises:
+        ValueError: If there is none, or their epochs differ in length.
+    """
+
+    def __init__(self, samplers: Sequence[EpochSampler]) -> None:
+        if len(lengths := {len(sampler) for sampler in samplers}) != 1:
+            raise ValueError(f'samplers must have the same number of batches, got {sorted(lengths)}.')
+        super().__init__(samplers[0].seed)
+        self.samplers = tuple(samplers)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Chooses the epoch that the next iteration draws."""
+        super().set_epoch(epoch)
+        for sampler in self.samplers:
+            sampler.set_epoch(epoch)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the states of all of them."""
+        return {**super().state_dict(), 'samplers': [sampler.state_dict() for sampler in self.samplers]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores what `state_dict` returned."""
+        for sampler, own in zip(self.samplers, state['samplers'], strict=True):
+            sampler.load_state_dict(own)
+        super().load_state_dict(state)
+
+    def __len__(self) -> int:
+        return len(self.samplers[0])
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for batches in zip(*self.samplers, strict=True):
+            yield [index for batch in batches for index in batch]
 
 
 def _at_least(name: str, value: int, least: int) -> int:

@@ -41,6 +41,11 @@ class Recipe:
         """A classifier for each width below the full one, like the shared classifier at the start."""
         return [deepcopy(model.get_classifier()) for _ in model.widths[:-1]]
 
+    def batches_per_step(self, num_widths: int) -> int:
+        """How many batches a step takes: one for all widths unless a recipe says otherwise."""
+        del num_widths
+        return 1
+
     def create_loss(self, smoothing: float) -> SubModelLoss:
         """Loss on the logits of every sub-model."""
         return CrossEntropyLoss(label_smoothing=smoothing)

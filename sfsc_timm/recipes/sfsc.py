@@ -27,6 +27,9 @@ class SFSC(Recipe):
         scope: Over which parameters gradients are compared: 'shell', 'global' or 'layer'.
         distill: Factor of a loss that draws smaller widths' embeddings to the full width's; 0 for none.
         cross: Factor of the triplet loss with smaller widths' anchors among the full width's embeddings; 0 for none.
+        own_batches: Whether each width draws batches of its own instead of sharing one with the others. Every width
+            still sees as many images, the weights that they share see more of them at once; each image is read once
+            for each width. Does not go with `distill` and `cross`, which compare widths on the same images.
     """
 
     name = 'sfsc'
@@ -40,6 +43,7 @@ class SFSC(Recipe):
     scope: str = 'shell'
     distill: float = 0.0
     cross: float = 0.0
+    own_batches: bool = False
 
     def create_loss(self, smoothing: float) -> SubModelLoss:
         """The evidential loss, or the cross-entropy."""
@@ -56,4 +60,13 @@ class SFSC(Recipe):
     def task_options(self, updates_per_epoch: int) -> dict[str, Any]:
         """Projection, and the annealing of the regulariser."""
         steps = self.kl_epochs * updates_per_epoch if self.kl_weight else 0
-        return {'aggregation': self.aggregation, 'scope': self.scope, 'kl_annealing_steps': steps}
+        return {
+            'aggregation': self.aggregation,
+            'scope': self.scope,
+            'kl_annealing_steps': steps,
+            'own_batches': self.own_batches,
+        }
+
+    def batches_per_step(self, num_widths: int) -> int:
+        """One, or one for each width."""
+        return num_widths if self.own_batches else 1

@@ -63,13 +63,17 @@ class SFSCTask(TrainingTask):
         kl_annealing_steps: Updates over which the loss's regulariser is let in; 0 for all of it from the start.
         reference: Trained full-width model that an objective looks up to, not trained here; None for the full width of
             `model` itself.
+        own_batches: Whether every width has a batch of its own: an input then holds one for each width, ascending, of
+            the same size, one after the other. Widths that share a batch rarely conflict (their gradients agree about
+            its images); with batches of their own they disagree by chance, and shared weights average over more images.
         seed: Of the projection's random orders; the same on every process.
         device: Device of the task.
         dtype: Type of the task.
         verbose: Log what is trained.
 
     Raises:
-        ValueError: If `model` is not slimmable or has no classifier, or an option is unknown.
+        ValueError: If `model` is not slimmable or has no classifier, an option is unknown, or `own_batches` is asked
+            for with an objective that compares widths on the same images.
     """
 
     def __init__(
@@ -81,6 +85,7 @@ class SFSCTask(TrainingTask):
         scope: str = 'shell',
         kl_annealing_steps: int = 0,
         reference: nn.Module | None = None,
+        own_batches: bool = False,
         seed: int = 0,
         device: torch.device | None = None,
         dtype: torch.dtype | None = None,
@@ -93,6 +98,12 @@ class SFSCTask(TrainingTask):
         self.widths = get_widths(model)
         self.trainable_module = model
         self.objective = _create_objective(criterion, criterion_kwargs).to(device=self.device)
+        if own_batches and self.objective.uses_reference:
+            raise ValueError(
+                f'own_batches must be False with {type(self.objective).__name__}, which compares widths on the same '
+                'images, got True'
+            )
+        self.own_batches = own_batches
         self.reference = None if reference is None else reference.to(self.device).eval().requires_grad_(False)
         self.extra_parameters = list(self.objective.parameters())
         self.kl_annealing_steps = kl_annealing_steps
@@ -116,8 +127,8 @@ class SFSCTask(TrainingTask):
         """Runs every width on a batch.
 
         Args:
-            input: Images (B, C, H, W).
-            target: Class indices (B,) or class probabilities (B, classes).
+            input: Images (B, C, H, W); with `own_batches` (widths * B, C, H, W).
+            target: Class indices (B,) or class probabilities (B, classes); with `own_batches` widths * B of them.
 
         Returns:
             'loss': sum of the widths' losses; its `backward` puts the aggregated gradient into `.grad`.
@@ -126,6 +137,9 @@ class SFSCTask(TrainingTask):
             `backward` adds what the projection was decided from, over all that has accumulated:
             'conflict_rate' (): share of negative inner products, 'cosines' (widths, widths), and 'gradient_norms'
             (widths,) over the shared parameters, with the loss's factor. All in float64 on the CPU.
+
+        Raises:
+            ValueError: If there is not a batch for each width, though each is to have its own.
         """
         step = None
         result = StepResult()
@@ -258,6 +272,7 @@ class SFSCTask(TrainingTask):
         """Loss and mean uncertainty of every width, ascending; the output of the active one goes to `result`."""
         model = unwrap_model(self.trainable_module)
         active = get_width(model)
+        parts = self._divide(images, target)
         found: list[tuple[Tensor, Tensor]] = []
         reference = self._follow(self.reference, images)
         # A reference inside the network has to come first.
@@ -266,7 +281,7 @@ class SFSCTask(TrainingTask):
         with at_width(model, active):  # to come back to it
             for index in reversed(order) if inside else order:
                 set_width(model, self.widths[index])
-                output, loss, uncertainty = self._run(index, images, target, reference, step)
+                output, loss, uncertainty = self._run(index, *parts[index], reference, step)
                 if inside and index == order[-1]:
                     classifier: Any = model.get_classifier()
                     reference = Reference(output.embedding, partial(classify_fixed, classifier))
@@ -274,6 +289,18 @@ class SFSCTask(TrainingTask):
                     result['output'] = output.logits
                 found.append((loss, uncertainty))
         return found[::-1] if inside else found
+
+    def _divide(self, images: Tensor, target: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """The images and targets of every width, ascending."""
+        widths = len(self.widths)
+        if not self.own_batches:
+            return [(images, target)] * widths
+        if len(images) % widths:
+            raise ValueError(
+                f'input must hold a batch for each of {widths} widths with own_batches, all of the same size, got '
+                f'{len(images)} images'
+            )
+        return list(zip(images.chunk(widths), target.chunk(widths), strict=True))
 
     def _follow(self, reference: Any, images: Tensor) -> Reference | None:
         """What a finished full-width model makes of the images."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import timm
 import torch
 import torch.distributed as dist
@@ -17,6 +18,7 @@ from ..data import (
     RetrievalData,
     ShardSampler,
     ShuffleSampler,
+    StackedSampler,
     batches,
     load_data,
     make_transforms,
@@ -72,8 +74,20 @@ def read_training_data(config: TrainConfig, size: tuple[int, int, int]) -> Retri
     return preload(data, size[1:]) if config.preload else data
 
 
-def create_loaders(config: TrainConfig, data: RetrievalData, given: Input) -> tuple[Batches, Batches, Batches]:
-    """Batches for training, of the queries, and of the gallery."""
+def create_loaders(
+    config: TrainConfig, data: RetrievalData, given: Input, parts: int = 1
+) -> tuple[Batches, Batches, Batches]:
+    """Batches for training, of the queries, and of the gallery.
+
+    Args:
+        config: Settings.
+        data: What to serve.
+        given: How images are prepared.
+        parts: Batches of one training step, drawn independently of each other and served as one.
+
+    Raises:
+        ValueError: The settings do not go together.
+    """
     size = given['input_size']
     train_transform, eval_transform = make_transforms(
         data,
@@ -91,25 +105,37 @@ def create_loaders(config: TrainConfig, data: RetrievalData, given: Input) -> tu
         'on_error': config.on_error,
         'pin_memory': torch.cuda.is_available(),
     }
-    sampler = _sampler(config, data, world)
+    if parts > 1 and config.on_error == 'skip':
+        raise ValueError(
+            "on_error must be 'raise' where each width has batches of its own, got 'skip': who would go short of the "
+            'image that is left out?'
+        )
+    samplers = [_sampler(config, data, world, seed) for seed in _seeds(config.seed, parts)]
     if world > 1:
-        sampler = ShardSampler(sampler, rank, world)
+        samplers = [ShardSampler(sampler, rank, world) for sampler in samplers]
+    sampler = samplers[0] if parts == 1 else StackedSampler(samplers)
     train = batches(data.training, train_transform, sampler=sampler, seed=config.seed + rank, **common)
     query = batches(data.query, eval_transform, **common)
     gallery = query if data.shared else batches(data.gallery, eval_transform, **common)
     return train, query, gallery
 
 
-def _sampler(config: TrainConfig, data: RetrievalData, world: int) -> EpochSampler:
+def _seeds(seed: int, parts: int) -> list[int]:
+    """A seed for each part; the only one, or the last of several, is the given one."""
+    others = np.random.SeedSequence(seed).generate_state(parts - 1).tolist() if parts > 1 else []
+    return [*others, seed]
+
+
+def _sampler(config: TrainConfig, data: RetrievalData, world: int, seed: int) -> EpochSampler:
     size = config.batch_size * world
     if not config.num_instances:
-        return ShuffleSampler(len(data.training), size, config.seed)
+        return ShuffleSampler(len(data.training), size, seed)
     if config.batch_size % config.num_instances:
         raise ValueError(
             f'batch_size must be a multiple of num_instances, {config.num_instances}, got {config.batch_size}'
         )
     identities = [sample.identity for sample in data.training]
-    return PKSampler(identities, size // config.num_instances, config.num_instances, config.seed)
+    return PKSampler(identities, size // config.num_instances, config.num_instances, seed)
 
 
 def create_model(config: TrainConfig, num_classes: int, given: Input, **changes: Any) -> Slimmable:

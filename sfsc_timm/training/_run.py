@@ -116,7 +116,9 @@ class TrainingRun:
         self.input: Input = resolve_input(config)
         self.widths = probe(config, self.input).widths
         self.data: RetrievalData = read_training_data(config, self.input['input_size'])
-        self.train_batches, query, gallery = create_loaders(config, self.data, self.input)
+        self.train_batches, query, gallery = create_loaders(
+            config, self.data, self.input, self.recipe.batches_per_step(len(self.widths))
+        )
         self.split: Split = (self.data, query, gallery)
         self._stop = False
         self._wait()

@@ -4,7 +4,7 @@ from itertools import chain
 import numpy as np
 import pytest
 
-from sfsc_timm.data import PKSampler, ShardSampler, ShuffleSampler
+from sfsc_timm.data import PKSampler, ShardSampler, ShuffleSampler, StackedSampler
 
 IDENTITIES = np.repeat(np.arange(10), [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]).tolist()
 
@@ -23,7 +23,13 @@ def test_shuffle_length_is_the_number_of_batches(size, drop_last):
 
 
 @pytest.mark.parametrize(
-    'make', [lambda seed: ShuffleSampler(55, 4, seed), lambda seed: PKSampler(IDENTITIES, 3, 2, seed)]
+    'make',
+    [
+        lambda seed: ShuffleSampler(55, 4, seed),
+        lambda seed: PKSampler(IDENTITIES, 3, 2, seed),
+        lambda seed: ShardSampler(ShuffleSampler(55, 4, seed), 1, 2),
+        lambda seed: StackedSampler([ShuffleSampler(55, 4, seed), PKSampler(IDENTITIES, 3, 2, seed + 1, 13)]),
+    ],
 )
 def test_batches_depend_on_seed_and_epoch_alone(make):
     sampler = make(5)
@@ -102,3 +108,22 @@ def test_shards_divide_every_batch():
     assert {len(batch) for batch in parts[0]} == {10}, 'five whole identities each'
     with pytest.raises(ValueError, match=r'rank must be in \[0, 2\)'):
         ShardSampler(whole, 2, 2)
+
+
+def test_stacked_batches_are_those_of_each_sampler_one_after_the_other():
+    parts = [ShuffleSampler(20, 4, seed) for seed in (3, 4, 5)]
+    stacked = StackedSampler(parts)
+    stacked.set_epoch(2)
+    assert [part.epoch for part in parts] == [2, 2, 2]
+    alone = [ShuffleSampler(20, 4, seed) for seed in (3, 4, 5)]
+    for sampler in alone:
+        sampler.set_epoch(2)
+    assert len(stacked) == 5
+    assert list(stacked) == [a + b + c for a, b, c in zip(*alone, strict=True)]
+
+
+def test_stacked_samplers_have_epochs_of_one_length():
+    with pytest.raises(ValueError, match=r'same number of batches, got \[5, 10\]'):
+        StackedSampler([ShuffleSampler(20, 4), ShuffleSampler(20, 2)])
+    with pytest.raises(ValueError, match='samplers'):
+        StackedSampler([])

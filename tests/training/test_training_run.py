@@ -67,6 +67,7 @@ CASES = {
         'eval_interval': 1,
     },
     'classifiers beside the model': {'recipe': 'bct-s'},
+    'a batch for each width': {'recipe': 'sfsc', 'recipe_kwargs': {'own_batches': True}, 'num_instances': 4},
 }
 
 
@@ -129,6 +130,25 @@ def test_followers_that_learn_from_the_full_width_alone(recipe: str, option: str
     assert without.mAP[0, 0] != with_own.mAP[0, 0]
     if list_recipes()[recipe].separate:
         assert without.mAP[1, 1] == with_own.mAP[1, 1]
+
+
+def test_widths_with_batches_of_their_own_see_as_many_images_as_with_one_for_all(tmp_path: Path) -> None:
+    def run_of(**recipe_kwargs: Any) -> TrainingRun:
+        settings = {**SETTINGS, 'recipe': 'sfsc', 'recipe_kwargs': recipe_kwargs, 'num_instances': 4}
+        return TrainingRun(TrainConfig(**settings), tmp_path / str(len(recipe_kwargs)))
+
+    shared, own = run_of().train_batches, run_of(own_batches=True).train_batches
+    assert len(own) == len(shared)
+    for alone, both in zip(shared, own, strict=True):
+        narrow, full = both.indices.chunk(2)
+        assert (full == alone.indices).all(), 'the full width goes on as it would alone'
+        assert len(narrow) == len(full)
+        assert not torch.equal(narrow, full)
+
+
+def test_widths_with_batches_of_their_own_cannot_skip_images(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match='on_error must be'):
+        start(tmp_path, recipe_kwargs={'own_batches': True}, on_error='skip')
 
 
 def test_a_loss_that_is_not_finite_keeps_the_last_good_state(tmp_path: Path) -> None:
