@@ -59,4 +59,5 @@ def test_strangers_conflict_where_a_shared_batch_agrees() -> None:
     images, target = batch(32)
     shared = step(SFSCTask(model), images[:8], target[:8])
     own = step(SFSCTask(model, own_batches=True), images, target)
-    assert (own['cosines'] < shared['cosines'])[torch.ones(4, 4).triu(1).bool()].all()
+    pairs = torch.ones(4, 4).triu(1).bool()
+    assert own['cosines'][pairs].mean() < shared['cosines'][pairs].mean() - 0.1
