@@ -5,22 +5,33 @@ r"""The paper's table: all six systems and the ablations on the same data, backb
     python benchmarks/paper_table.py --data market1501 --data-dir Market-1501-v15.09.15
     python benchmarks/paper_table.py --data emoji --report   # only draws the table of what is there
 
-Trains what is missing, one run after the other in a fixed order, and goes on with what was cut. Each finished run
-leaves one JSON under benchmarks/results/paper_table/DATA: settings, seed, curves, matrix, time and machine. From these
-table.md, table.png and training.png are made. Checkpoints stay in --work-dir. What the data sets' settings are stands
-in benchmarks/configs; where tune.py has chosen some for a system on validation identities (tuning.json beside the
-results), these take their place. Settings after `--` go to every run (`-- --epochs 2 --threads 1`).
+Trains what is missing or has other settings by now, one run after the other in a fixed order, and goes on with what was
+cut. Each finished run leaves one JSON under benchmarks/results/paper_table/DATA: settings, seed, curves, matrix, time
+and machine. From these table.md, table.png and training.png are made. Checkpoints stay in --work-dir. What the data
+sets' settings are stands in benchmarks/configs; where tune.py has chosen some for a system on validation identities
+(tuning.json beside the results), these take their place. Settings after `--` go to every run
+(`-- --epochs 2 --threads 1`).
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
 from pathlib import Path
 from typing import Any
 
 from machine import describe_machine, save_json
-from runs import CONFIGS, flags_of, read_run, read_tuning, system_flags, train_or_resume
+from runs import (
+    CONFIGS,
+    flags_of,
+    folder_name,
+    has_settings,
+    read_run,
+    read_tuning,
+    system_flags,
+    train_or_resume,
+)
 from table_report import ORDER, report
 
 from sfsc_timm.recipes import list_recipes
@@ -30,27 +41,41 @@ TUNED_AS = {'uncertainty': 'sfsc', 'projection': 'sfsc'}  # parts of a system ta
 REPEATED = ('sfsc', 'unified', 'sum', 'uncertainty')  # of which all seeds are run; the others have the first
 
 
-def train(system: str, seed: int, args: argparse.Namespace, result: Path) -> None:
-    """Runs or resumes one training, and writes its JSON."""
-    folder = args.work_dir / f'{system}-seed{seed}'
+def train(system: str, seed: int, args: argparse.Namespace) -> bool:
+    """Runs or resumes one training and writes its JSON, unless that is there and of the settings of now."""
+    own = _settings_of(system, args.output)
+    result = args.output / f'{system}-seed{seed}.json'
+    if result.is_file() and has_settings(json.loads(result.read_text()), args.data, own, args.settings):
+        return False
+    _take_over_full_network(system, seed, args)
+    folder = _folder(system, seed, args)
     flags = [*system_flags(system, args.data, args.data_dir), '--seed', str(seed)]
-    chosen = read_tuning(args.output / 'tuning.json').get('chosen', {})
-    _take_over_full_network(system, seed, args.work_dir, chosen)
-    train_or_resume(folder, [*flags, *flags_of(chosen.get(TUNED_AS.get(system, system), {})), *args.settings])
+    train_or_resume(folder, [*flags, *flags_of(own), *args.settings])
     save_json(result, {'system': system, 'seed': seed, **read_run(folder)})
+    return True
 
 
-def _take_over_full_network(system: str, seed: int, work_dir: Path, chosen: dict[str, dict[str, Any]]) -> None:
+def _settings_of(system: str, output: Path) -> dict[str, Any]:
+    """What tune.py chose for it."""
+    return dict(read_tuning(output / 'tuning.json').get('chosen', {}).get(TUNED_AS.get(system, system), {}))
+
+
+def _folder(system: str, seed: int, args: argparse.Namespace) -> Path:
+    """Where its checkpoints go."""
+    return Path(args.work_dir) / folder_name(f'{system}-seed{seed}', _settings_of(system, args.output))
+
+
+def _take_over_full_network(system: str, seed: int, args: argparse.Namespace) -> None:
     """Systems of separate networks with the same settings begin with the same full one, bit for bit: copies it."""
 
     def of_full(name: str) -> dict[str, Any]:  # recipes differ in what the smaller networks learn
-        return {key: value for key, value in chosen.get(name, {}).items() if key != 'recipe_kwargs'}
+        return {key: value for key, value in _settings_of(name, args.output).items() if key != 'recipe_kwargs'}
 
-    target = work_dir / f'{system}-seed{seed}' / 'w1'
+    target = _folder(system, seed, args) / 'w1'
     if not list_recipes()[system].separate or target.exists():
         return
     for other in ORDER:
-        run = work_dir / f'{other}-seed{seed}'
+        run = _folder(other, seed, args)
         alike = other != system and list_recipes()[other].separate and of_full(other) == of_full(system)
         if alike and (run / 'matrix.json').is_file():
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -79,10 +104,8 @@ def main() -> None:
     print(describe_machine())
     for seed in [] if args.report else args.seeds:
         for system in ORDER:
-            result = args.output / f'{system}-seed{seed}.json'
             wanted = seed == args.seeds[0] or system in REPEATED or args.all_seeds
-            if system in args.systems and wanted and not result.is_file():
-                train(system, seed, args, result)
+            if system in args.systems and wanted and train(system, seed, args):
                 report(args.output, args.data)
     report(args.output, args.data)
     if (args.output / 'table.md').is_file():

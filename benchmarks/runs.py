@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from sfsc_timm.training import read_config
 
@@ -57,6 +60,25 @@ def system_flags(system: str, data: str, data_dir: Path | None) -> list[str]:
     """Flags by which a system is trained on a data set with the settings in benchmarks/configs."""
     flags = ['--config', str(CONFIGS / f'{data}.yaml'), '--recipe', system]
     return flags if data_dir is None else [*flags, '--data-dir', str(data_dir)]
+
+
+def folder_name(name: str, own: dict[str, Any]) -> str:
+    """Of a run, by what it is, so that one with other settings is never taken for it."""
+    return re.sub(r'[^\w.=]+', '-', ' '.join([name, *flags_of(own)]))
+
+
+def has_settings(run: dict[str, Any], data: str, own: dict[str, Any], besides: list[str]) -> bool:
+    """Whether a finished run was trained as it would be now.
+
+    Args:
+        run: What `read_run` found.
+        data: Its data set, whose settings stand in benchmarks/configs.
+        own: Settings in their place.
+        besides: Further flags; settings that they name are not compared.
+    """
+    wanted = {'recipe_kwargs': {}, **yaml.safe_load((CONFIGS / f'{data}.yaml').read_text()), **own}
+    free = {flag.removeprefix('--').removeprefix('no-').replace('-', '_') for flag in besides if flag[:2] == '--'}
+    return all(run['settings'].get(name) == value for name, value in wanted.items() if name not in free)
 
 
 def flags_of(settings: dict[str, Any]) -> list[str]:

@@ -13,13 +13,12 @@ on, finished trials are not repeated, and several processes may share the system
 from __future__ import annotations
 
 import argparse
-import re
 from pathlib import Path
 from typing import Any
 
 import yaml
 from machine import describe_machine, save_json
-from runs import CONFIGS, flags_of, read_run, read_tuning, system_flags, train_or_resume
+from runs import CONFIGS, flags_of, folder_name, read_run, read_tuning, system_flags, train_or_resume
 
 from sfsc_timm.evaluation import CompatibilityMatrix
 from sfsc_timm.recipes import list_recipes
@@ -41,11 +40,6 @@ def read_trials(path: Path) -> tuple[dict[str, Any], dict[str, list[dict[str, An
     if len(set(counts.values())) > 1:
         raise ValueError(f'{path} must give all systems the same number of trials, got {counts}')
     return found['common'], trials
-
-
-def folder_name(system: str, own: dict[str, Any]) -> str:
-    """Of a trial's run, by what it is: a changed list of trials never takes one for another."""
-    return re.sub(r'[^\w.=]+', '-', ' '.join([system, *flags_of(own)]))
 
 
 def measure(system: str, folder: Path, own: dict[str, Any]) -> dict[str, Any]:

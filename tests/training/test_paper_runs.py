@@ -1,0 +1,48 @@
+"""Which finished runs benchmarks/paper_table.py takes as they are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[2] / 'benchmarks'
+
+
+@pytest.fixture
+def runs(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    return __import__('runs')
+
+
+def finished(runs: Any, **changes: Any) -> dict[str, Any]:
+    """A run by the settings of the configuration, apart from the changes."""
+    settings = {**runs.read_config(runs.CONFIGS / 'emoji.yaml'), 'recipe_kwargs': {}, 'seed': 3, **changes}
+    return {'settings': settings}
+
+
+def test_a_run_of_the_settings_of_now_is_taken(runs: Any) -> None:
+    assert runs.has_settings(finished(runs), 'emoji', {}, [])
+    own = {'lr': 0.2, 'recipe_kwargs': {'own_batches': True}}
+    assert runs.has_settings(finished(runs, **own), 'emoji', own, [])
+    assert runs.has_settings(finished(runs, epochs=60), 'emoji', {}, ['--epochs', '60', '--no-preload'])
+
+
+@pytest.mark.parametrize(
+    'changes, own',
+    [
+        ({'lr': 0.2}, {}),
+        ({}, {'lr': 0.2}),
+        ({'epochs': 60}, {}),
+        ({'recipe_kwargs': {'scope': 'layer'}}, {}),
+        ({}, {'recipe_kwargs': {'scope': 'layer'}}),
+    ],
+)
+def test_a_run_of_other_settings_is_trained_again(runs: Any, changes: dict[str, Any], own: dict[str, Any]) -> None:
+    assert not runs.has_settings(finished(runs, **changes), 'emoji', own, [])
+
+
+def test_folders_of_different_settings_differ(runs: Any) -> None:
+    names = [runs.folder_name('sfsc-seed0', own) for own in ({}, {'lr': 0.2}, {'recipe_kwargs': {'distill': 0.3}})]
+    assert names == ['sfsc-seed0', 'sfsc-seed0-lr-0.2', 'sfsc-seed0-recipe-kwargs-distill=0.3']
