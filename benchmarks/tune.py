@@ -5,9 +5,9 @@ r"""Chooses each system's settings for the paper's table, on validation identiti
 
 The trials stand in benchmarks/configs/trials: a few settings in place of those of benchmarks/configs, for every system.
 Each is trained on 80 % of the training identities and measured on the others; test identities are never looked at. All
-figures, and the trial with the best mean of the matrix (the diagonal, where there is nothing else) of each system, go
-to tuning.json under benchmarks/results/paper_table/DATA, from where paper_table.py takes its settings. What is cut goes
-on, finished trials are not repeated, and several processes may share the systems.
+figures, and the trial of each system with the best mean across widths (of the diagonal, where there is nothing else),
+go to tuning.json under benchmarks/results/paper_table/DATA, from where paper_table.py takes its settings. What is cut
+goes on, finished trials are not repeated, and several processes may share the systems.
 """
 
 from __future__ import annotations
@@ -55,7 +55,8 @@ def measure(system: str, folder: Path, own: dict[str, Any]) -> dict[str, Any]:
     }
     if not list_recipes()[system].is_compatible:
         return {**row, 'score': row['diagonal']}
-    return {**row, 'cross': round(matrix.cross_mean, 2), 'score': round(float(matrix.mAP.mean()), 2)}
+    cross = round(matrix.cross_mean, 2)
+    return {**row, 'cross': cross, 'score': cross}
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:

@@ -261,8 +261,10 @@ def test_a_process_that_is_stopped_from_outside(number: signal.Signals, tmp_path
     assert not same_states(*(load_checkpoint(tmp_path / name / 'last.pth.tar') for name in ('whole', 'cut')))
 
 
-def test_two_processes(tmp_path: Path) -> None:
-    write_config(TrainConfig(**{**SETTINGS, 'batch_size': 16, 'num_instances': 4}), tmp_path / 'settings.yaml')
+@pytest.mark.parametrize('own_batches', [False, True])
+def test_two_processes(own_batches: bool, tmp_path: Path) -> None:
+    changes = {'batch_size': 16, 'num_instances': 4, 'recipe_kwargs': {'own_batches': own_batches}}
+    write_config(TrainConfig(**{**SETTINGS, **changes}), tmp_path / 'settings.yaml')
     torchrun = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2']
     flags = command(tmp_path / 'run', '--config', str(tmp_path / 'settings.yaml'))[1:]
     done = subprocess.run([*torchrun, *flags], capture_output=True, text=True, env=environment(), check=False)
