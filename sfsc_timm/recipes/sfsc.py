@@ -18,6 +18,8 @@ __all__ = ['SFSC']
 class SFSC(Recipe):
     """One switchable network, evidential loss on the shared classifier, gradient projection (Wu et al., CVPR 2023).
 
+    Beyond the paper, each width draws batches of its own; `sfsc-paper` is the plain reading.
+
     Attributes:
         criterion: 'evidential', or 'cross_entropy' to switch the uncertainty off.
         evidence: From logits to evidence: 'exp', 'softplus' or 'relu'.
@@ -28,8 +30,11 @@ class SFSC(Recipe):
         distill: Factor of a loss that draws smaller widths' embeddings to the full width's; 0 for none.
         cross: Factor of the triplet loss with smaller widths' anchors among the full width's embeddings; 0 for none.
         own_batches: Whether each width draws batches of its own instead of sharing one with the others. Every width
-            still sees as many images, the weights that they share see more of them at once; each image is read once
-            for each width. Does not go with `distill` and `cross`, which compare widths on the same images.
+            still sees as many images an epoch, the weights that they share see more of them at once; each image is read
+            once for each width. Does not go with `distill` and `cross`, which compare widths on the same images.
+
+    Raises:
+        ValueError: If options do not go together.
     """
 
     name = 'sfsc'
@@ -43,7 +48,14 @@ class SFSC(Recipe):
     scope: str = 'shell'
     distill: float = 0.0
     cross: float = 0.0
-    own_batches: bool = False
+    own_batches: bool = True
+
+    def __post_init__(self) -> None:
+        if self.own_batches and (self.distill or self.cross):
+            raise ValueError(
+                f'own_batches must be False with distill and cross, which compare widths on the same images; got '
+                f'distill={self.distill}, cross={self.cross}, own_batches=True.'
+            )
 
     def create_loss(self, smoothing: float) -> SubModelLoss:
         """The evidential loss, or the cross-entropy."""

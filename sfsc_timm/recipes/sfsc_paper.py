@@ -11,9 +11,13 @@ from .sfsc import SFSC
 @register_recipe
 @dataclass(frozen=True)
 class SFSCPaper(SFSC):
-    """SFSC as its slides state it: evidence softplus(logits), the closed-form integral alone, projection per shell."""
+    """SFSC as its slides state it.
+
+    Evidence softplus(logits), the closed-form integral alone, projection per shell, one batch for all widths.
+    """
 
     name = 'sfsc-paper'
     title = 'SFSC (paper)'
 
     evidence: str = 'softplus'
+    own_batches: bool = False

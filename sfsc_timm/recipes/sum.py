@@ -11,10 +11,11 @@ from .sfsc import SFSC
 @register_recipe
 @dataclass(frozen=True)
 class Sum(SFSC):
-    """Ablation: cross-entropy of all widths on the shared classifier, gradients summed."""
+    """Ablation: cross-entropy of all widths on the shared classifier, gradients summed, one batch for all widths."""
 
     name = 'sum'
     title = 'Sum'
 
     criterion: str = 'cross_entropy'
     aggregation: str = 'sum'
+    own_batches: bool = False

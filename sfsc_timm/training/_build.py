@@ -107,8 +107,8 @@ def create_loaders(
     }
     if parts > 1 and config.on_error == 'skip':
         raise ValueError(
-            "on_error must be 'raise' where each width has batches of its own, got 'skip': who would go short of the "
-            'image that is left out?'
+            "on_error must be 'raise' where each width has batches of its own, which would not stay of one size; got "
+            "'skip': give --recipe-kwargs own_batches=False, too"
         )
     samplers = [_sampler(config, data, world, seed) for seed in _seeds(config.seed, parts)]
     if world > 1:

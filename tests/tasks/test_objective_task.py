@@ -111,13 +111,13 @@ def test_own_parameters_are_clipped_saved_and_restored() -> None:
         task.extra_parameters[0].mul_(3)
     other.load_task_state(task.get_task_state())
     assert torch.equal(other.extra_parameters[0], task.extra_parameters[0])
-    plain = create_recipe('sfsc').create_task(create(), verbose=False)
+    plain = create_recipe('sfsc', own_batches=False).create_task(create(), verbose=False)
     with pytest.raises(ValueError, match='objective'):
         other.load_task_state(plain.get_task_state())
 
 
 def test_compiling_is_refused_where_embeddings_are_needed() -> None:
-    task = create_recipe('sfsc').create_task(create(), triplet_weight=1.0, verbose=False)
+    task = create_recipe('sfsc', own_batches=False).create_task(create(), triplet_weight=1.0, verbose=False)
     with pytest.raises(RuntimeError, match='embeddings'):
         task.compile(backend='eager')
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from joint import assert_equal, batch, gradients, resnet, step
 
-from sfsc_timm.losses import CrossEntropyLoss
+from sfsc_timm.losses import Aligned, BatchHardTriplet, CrossEntropyLoss
 from sfsc_timm.recipes import create_recipe
 from sfsc_timm.tasks import SFSCTask
 
@@ -48,9 +48,12 @@ def test_parts_are_of_the_same_size() -> None:
 
 @pytest.mark.parametrize('option', ['distill', 'cross'])
 def test_comparing_widths_takes_the_same_images(option: str) -> None:
-    recipe = create_recipe('sfsc', own_batches=True, **{option: 1.0})
+    with pytest.raises(ValueError, match='own_batches must be False with distill and cross'):
+        create_recipe('sfsc', **{option: 1.0})
+    triplet = BatchHardTriplet()
+    objective = Aligned(CrossEntropyLoss(), triplet, **{option: 1.0})
     with pytest.raises(ValueError, match='own_batches must be False with Aligned'):
-        recipe.create_task(resnet(), triplet_weight=1.0)
+        SFSCTask(resnet(), objective, own_batches=True)
 
 
 def test_strangers_conflict_where_a_shared_batch_agrees() -> None:

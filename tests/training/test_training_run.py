@@ -19,6 +19,7 @@ import torch
 from PIL import Image
 from small_runs import SETTINGS, same_states
 
+from sfsc_timm.data import Batches
 from sfsc_timm.hub import load_checkpoint_model
 from sfsc_timm.recipes import list_recipes
 from sfsc_timm.training import Loop, Report, TrainConfig, TrainingRun, WandB, resume_config, write_config
@@ -67,7 +68,7 @@ CASES = {
         'eval_interval': 1,
     },
     'classifiers beside the model': {'recipe': 'bct-s'},
-    'a batch for each width': {'recipe': 'sfsc', 'recipe_kwargs': {'own_batches': True}, 'num_instances': 4},
+    'one batch for all widths': {'recipe': 'sfsc', 'recipe_kwargs': {'own_batches': False}, 'num_instances': 4},
 }
 
 
@@ -133,11 +134,11 @@ def test_followers_that_learn_from_the_full_width_alone(recipe: str, option: str
 
 
 def test_widths_with_batches_of_their_own_see_as_many_images_as_with_one_for_all(tmp_path: Path) -> None:
-    def run_of(**recipe_kwargs: Any) -> TrainingRun:
-        settings = {**SETTINGS, 'recipe': 'sfsc', 'recipe_kwargs': recipe_kwargs, 'num_instances': 4}
-        return TrainingRun(TrainConfig(**settings), tmp_path / str(len(recipe_kwargs)))
+    def batches_of(own_batches: bool) -> Batches:
+        changes = {'recipe_kwargs': {'own_batches': own_batches}, 'num_instances': 4}
+        return TrainingRun(TrainConfig(**{**SETTINGS, **changes}), tmp_path / str(own_batches)).train_batches
 
-    shared, own = run_of().train_batches, run_of(own_batches=True).train_batches
+    shared, own = batches_of(False), batches_of(True)
     assert len(own) == len(shared)
     for alone, both in zip(shared, own, strict=True):
         narrow, full = both.indices.chunk(2)
@@ -297,6 +298,7 @@ def test_unreadable_images_are_left_out(workers: int, tmp_path: Path) -> None:
         'workers': workers,
         'num_instances': 2,
     }
+    changes['recipe_kwargs'] = {'own_batches': False}
     matrix = start(tmp_path / 'run', **changes, on_error='skip')
     assert matrix.mAP.shape == (2, 2)
     with pytest.raises(OSError, match=r'Cannot read the image .*\d\.png'):
