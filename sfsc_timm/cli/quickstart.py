@@ -134,15 +134,14 @@ def _train(
     terminal: Any, model: Slimmable, data: RetrievalData, size: tuple[int, int, int], args: argparse.Namespace
 ) -> list[dict[str, float]]:
     """Trains all widths; returns one row of figures per epoch."""
-    from ..data import ShuffleSampler, StackedSampler, batches
+    from ..data import ShuffleSampler, batches
     from ..tasks import SFSCTask
     from ..training import Fit, fit
 
-    own = [ShuffleSampler(len(data.training), args.batch_size, args.seed + i) for i in range(len(model.widths))]
-    sampler = StackedSampler(own)
+    sampler = ShuffleSampler(len(data.training), args.batch_size, args.seed)
     train = batches(data.training, _transforms(data, size)[0], sampler=sampler, seed=args.seed)
     model.to(memory_format=torch.channels_last)  # the faster layout for small images on a CPU
-    task = SFSCTask(model, own_batches=True, seed=args.seed)
+    task = SFSCTask(model, seed=args.seed)
     with progress_bar(terminal) as bar:
         line = bar.add_task(f'SFSC, widths {", ".join(f"{w:g}" for w in model.widths)}', total=len(train) * args.epochs)
         config = Fit(epochs=args.epochs, lr=args.lr, warmup_lr=args.lr / 100, warmup_epochs=min(1, args.epochs - 1))
