@@ -37,6 +37,15 @@ def read_runs(folder: Path) -> Runs:
     return {name: sorted(found[name], key=lambda run: run['seed']) for name in ORDER if name in found}
 
 
+def unlike(runs: Runs) -> list[str]:
+    """Systems whose runs differ in more than their seed, as when settings changed before all of them were repeated."""
+
+    def settings(run: dict[str, Any]) -> dict[str, Any]:
+        return {name: value for name, value in run['settings'].items() if name != 'seed'}
+
+    return [name for name, found in runs.items() if any(settings(run) != settings(found[0]) for run in found)]
+
+
 def stack(runs: list[dict[str, Any]]) -> np.ndarray:
     """Percent (seeds, m, m), NaN where a cell means nothing."""
     cells = np.array([run['matrix']['mAP'] for run in runs], dtype=float)
@@ -84,6 +93,12 @@ def markdown(runs: Runs, data: str, tuning: dict[str, Any]) -> str:
         '',
         *_means(runs, names),
     ]
+    if mixed := unlike(runs):
+        titles = ', '.join(map(_title, mixed))
+        lines += [
+            '',
+            f'**The runs of {titles} differ in more than their seed; run paper_table.py to replace old ones.**',
+        ]
     for system in ('sfsc', 'sfsc-paper'):
         if system in runs:
             lines += _margins(runs, system, names)

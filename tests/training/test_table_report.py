@@ -56,6 +56,16 @@ def test_margins_are_paired_by_seed(table_report: Any, folder: Path) -> None:
     assert table_report.margins(runs['sfsc'], runs['bct']) == {}
 
 
+def test_report_warns_of_runs_that_are_not_alike(table_report: Any, folder: Path) -> None:
+    table_report.report(folder, 'emoji')
+    assert 'differ in more than their seed' not in (folder / 'table.md').read_text(encoding='utf-8')
+    other = run('sfsc', 2, SPREAD)
+    other['settings']['epochs'] = 30
+    (folder / 'sfsc-seed2.json').write_text(json.dumps(other))
+    table_report.report(folder, 'emoji')
+    assert '**The runs of SFSC differ in more' in (folder / 'table.md').read_text(encoding='utf-8')
+
+
 def test_report_holds_spread_margins_and_trials(table_report: Any, folder: Path) -> None:
     trials = [
         {'system': 'sfsc', 'trial': {}, 'diagonal': 50.0, 'cross': 47.0},
