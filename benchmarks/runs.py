@@ -10,8 +10,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from sfsc_timm.training import read_config
 
 CONFIGS = Path(__file__).parent / 'configs'
@@ -76,7 +74,7 @@ def has_settings(run: dict[str, Any], data: str, own: dict[str, Any], besides: l
         own: Settings in their place.
         besides: Further flags; settings that they name are not compared.
     """
-    wanted = {'recipe_kwargs': {}, **yaml.safe_load((CONFIGS / f'{data}.yaml').read_text()), **own}
+    wanted = {'recipe_kwargs': {}, **read_config(CONFIGS / f'{data}.yaml'), **own}
     free = {flag.removeprefix('--').removeprefix('no-').replace('-', '_') for flag in besides if flag[:2] == '--'}
     return all(run['settings'].get(name) == value for name, value in wanted.items() if name not in free)
 
