@@ -43,39 +43,40 @@ REPEATED = ('sfsc', 'unified', 'sum', 'uncertainty')  # of which all seeds are r
 
 def train(system: str, seed: int, args: argparse.Namespace) -> bool:
     """Runs or resumes one training and writes its JSON, unless that is there and of the settings of now."""
-    own = _settings_of(system, args.output)
+    chosen = read_tuning(args.output / 'tuning.json').get('chosen', {})
+    own = _settings_of(system, chosen)
     result = args.output / f'{system}-seed{seed}.json'
     if result.is_file() and has_settings(json.loads(result.read_text()), args.data, own, args.settings):
         return False
-    _take_over_full_network(system, seed, args)
-    folder = _folder(system, seed, args)
+    _take_over_full_network(system, seed, args.work_dir, chosen)
+    folder = _folder(system, seed, args.work_dir, chosen)
     flags = [*system_flags(system, args.data, args.data_dir), '--seed', str(seed)]
     train_or_resume(folder, [*flags, *flags_of(own), *args.settings])
     save_json(result, {'system': system, 'seed': seed, **read_run(folder)})
     return True
 
 
-def _settings_of(system: str, output: Path) -> dict[str, Any]:
+def _settings_of(system: str, chosen: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """What tune.py chose for it."""
-    return dict(read_tuning(output / 'tuning.json').get('chosen', {}).get(TUNED_AS.get(system, system), {}))
+    return chosen.get(TUNED_AS.get(system, system), {})
 
 
-def _folder(system: str, seed: int, args: argparse.Namespace) -> Path:
+def _folder(system: str, seed: int, work_dir: Path, chosen: dict[str, dict[str, Any]]) -> Path:
     """Where its checkpoints go."""
-    return Path(args.work_dir) / folder_name(f'{system}-seed{seed}', _settings_of(system, args.output))
+    return work_dir / folder_name(f'{system}-seed{seed}', _settings_of(system, chosen))
 
 
-def _take_over_full_network(system: str, seed: int, args: argparse.Namespace) -> None:
+def _take_over_full_network(system: str, seed: int, work_dir: Path, chosen: dict[str, dict[str, Any]]) -> None:
     """Systems of separate networks with the same settings begin with the same full one, bit for bit: copies it."""
 
     def of_full(name: str) -> dict[str, Any]:  # recipes differ in what the smaller networks learn
-        return {key: value for key, value in _settings_of(name, args.output).items() if key != 'recipe_kwargs'}
+        return {key: value for key, value in _settings_of(name, chosen).items() if key != 'recipe_kwargs'}
 
-    target = _folder(system, seed, args) / 'w1'
+    target = _folder(system, seed, work_dir, chosen) / 'w1'
     if not list_recipes()[system].separate or target.exists():
         return
     for other in ORDER:
-        run = _folder(other, seed, args)
+        run = _folder(other, seed, work_dir, chosen)
         alike = other != system and list_recipes()[other].separate and of_full(other) == of_full(system)
         if alike and (run / 'matrix.json').is_file():
             target.parent.mkdir(parents=True, exist_ok=True)
