@@ -31,10 +31,7 @@ class SFSC(Recipe):
         cross: Factor of the triplet loss with smaller widths' anchors among the full width's embeddings; 0 for none.
         own_batches: Whether each width draws batches of its own instead of sharing one with the others. Every width
             still sees as many images an epoch, the weights that they share see more of them at once; each image is read
-            once for each width. Does not go with `distill` and `cross`, which compare widths on the same images.
-
-    Raises:
-        ValueError: If options do not go together.
+            once for each width. With `distill` or `cross`, the full width also looks at the smaller ones' batches.
     """
 
     name = 'sfsc'
@@ -49,13 +46,6 @@ class SFSC(Recipe):
     distill: float = 0.0
     cross: float = 0.0
     own_batches: bool = True
-
-    def __post_init__(self) -> None:
-        if self.own_batches and (self.distill or self.cross):
-            raise ValueError(
-                f'own_batches must be False with distill and cross, which compare widths on the same images; got '
-                f'distill={self.distill}, cross={self.cross}, own_batches=True.'
-            )
 
     def create_loss(self, smoothing: float) -> SubModelLoss:
         """The evidential loss, or the cross-entropy."""

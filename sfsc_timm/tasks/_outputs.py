@@ -1,13 +1,15 @@
-"""Logits and embedding of one forward."""
+"""Logits and embedding of one forward, in training or in its midst."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from timm.utils import unwrap_model
 from torch import Tensor, nn
 
-__all__ = ['embedding_of', 'run_with_embedding']
+__all__ = ['embedding_of', 'evaluating', 'run_with_embedding']
 
 
 def run_with_embedding(module: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -34,3 +36,15 @@ def embedding_of(model: Any, images: Tensor) -> Tensor:
     """Embedding (B, D) of images (B, C, H, W) by a slimmable model, at its active width."""
     embedding: Tensor = model.forward_head(model.forward_features(images), pre_logits=True)
     return embedding
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Has `model` in evaluation for the length of a `with` block; every module then gets its own mode back."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode

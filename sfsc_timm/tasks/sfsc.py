@@ -17,7 +17,7 @@ from ..gradients import GradientProjection, Projection
 from ..layers import classify_fixed, sliced_leaves
 from ..losses import Objective, Reference, SubModelLoss, SubModelOutput, create_loss, kl_annealing, list_losses
 from ..models import at_width, get_width, get_widths, set_width
-from ._outputs import embedding_of, run_with_embedding
+from ._outputs import embedding_of, evaluating, run_with_embedding
 from ._replica import Replica
 from ._slices import slice_layout
 from ._steps import HandOver, MicroStep, StepResult
@@ -66,14 +66,15 @@ class SFSCTask(TrainingTask):
         own_batches: Whether every width has a batch of its own: an input then holds one for each width, ascending, of
             the same size, one after the other. Widths that share a batch rarely conflict (their gradients agree about
             its images); with batches of their own they disagree by chance, and shared weights average over more images.
+            For an objective that compares widths, the full width looks at every smaller width's images a second time,
+            as it serves (in evaluation mode); with a shared batch it takes the training forward's embeddings.
         seed: Of the projection's random orders; the same on every process.
         device: Device of the task.
         dtype: Type of the task.
         verbose: Log what is trained.
 
     Raises:
-        ValueError: If `model` is not slimmable or has no classifier, an option is unknown, or `own_batches` is asked
-            for with an objective that compares widths on the same images.
+        ValueError: If `model` is not slimmable or has no classifier, or an option is unknown.
     """
 
     def __init__(
@@ -98,11 +99,6 @@ class SFSCTask(TrainingTask):
         self.widths = get_widths(model)
         self.trainable_module = model
         self.objective = _create_objective(criterion, criterion_kwargs).to(device=self.device)
-        if own_batches and self.objective.uses_reference:
-            raise ValueError(
-                f'own_batches must be False with {type(self.objective).__name__}, which compares widths on the same '
-                'images, got True'
-            )
         self.own_batches = own_batches
         self.reference = None if reference is None else reference.to(self.device).eval().requires_grad_(False)
         self.extra_parameters = list(self.objective.parameters())
@@ -274,21 +270,21 @@ class SFSCTask(TrainingTask):
         active = get_width(model)
         parts = self._divide(images, target)
         found: list[tuple[Tensor, Tensor]] = []
-        reference = self._follow(self.reference, images)
-        # A reference inside the network has to come first.
-        inside = self.objective.uses_reference and self.reference is None
+        references = self._look_ahead(parts)
+        # If the widths share their images, the full width's own forward is the reference, and has to come first.
+        first = self.objective.uses_reference and self.reference is None and not self.own_batches
         order = range(len(self.widths))
         with at_width(model, active):  # to come back to it
-            for index in reversed(order) if inside else order:
+            for index in reversed(order) if first else order:
                 set_width(model, self.widths[index])
-                output, loss, uncertainty = self._run(index, *parts[index], reference, step)
-                if inside and index == order[-1]:
+                output, loss, uncertainty = self._run(index, *parts[index], references[index], step)
+                if first and index == order[-1]:
                     classifier: Any = model.get_classifier()
-                    reference = Reference(output.embedding, partial(classify_fixed, classifier))
+                    references = [Reference(output.embedding, partial(classify_fixed, classifier))] * len(order)
                 if self.widths[index] == active:
                     result['output'] = output.logits
                 found.append((loss, uncertainty))
-        return found[::-1] if inside else found
+        return found[::-1] if first else found
 
     def _divide(self, images: Tensor, target: Tensor) -> list[tuple[Tensor, Tensor]]:
         """The images and targets of every width, ascending."""
@@ -302,12 +298,17 @@ class SFSCTask(TrainingTask):
             )
         return list(zip(images.chunk(widths), target.chunk(widths), strict=True))
 
-    def _follow(self, reference: Any, images: Tensor) -> Reference | None:
-        """What a finished full-width model makes of the images."""
-        if reference is None:
-            return None
-        with torch.no_grad():
-            return Reference(embedding_of(reference, images), partial(classify_fixed, reference.get_classifier()))
+    def _look_ahead(self, parts: list[tuple[Tensor, Tensor]]) -> list[Reference | None]:
+        """What a full-width model that does not learn from them makes of every width's images, None where none does."""
+        if not self.own_batches:  # all are the same
+            return [None if self.reference is None else _refer(self.reference, parts[0][0])] * len(parts)
+        if self.reference is not None:
+            return [_refer(self.reference, images) for images, _ in parts]
+        if not self.objective.uses_reference:
+            return [None] * len(parts)
+        model = unwrap_model(self.trainable_module)
+        with at_width(model, self.widths[-1]), evaluating(model):
+            return [*(_refer(model, images) for images, _ in parts[:-1]), None]
 
     def _run(
         self, index: int, images: Tensor, target: Tensor, reference: Reference | None, step: MicroStep | None
@@ -328,6 +329,11 @@ class SFSCTask(TrainingTask):
             if step is not None:
                 step.add(index, loss, [*leaves, *self.extra_parameters], averages=not self._sums.is_local)
         return SubModelOutput(*(part.detach() for part in output)), loss.detach(), uncertainty.mean()
+
+
+@torch.no_grad()
+def _refer(model: Any, images: Tensor) -> Reference:
+    return Reference(embedding_of(model, images), partial(classify_fixed, model.get_classifier()))
 
 
 def _check_model(model: nn.Module) -> None:

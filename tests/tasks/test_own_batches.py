@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+
 import pytest
 import torch
 from joint import assert_equal, batch, gradients, resnet, step
 
-from sfsc_timm.losses import Aligned, BatchHardTriplet, CrossEntropyLoss
-from sfsc_timm.recipes import create_recipe
+from sfsc_timm.losses import Aligned, BatchHardTriplet, CrossEntropyLoss, Objective
+from sfsc_timm.losses._objective import cosine_distance
 from sfsc_timm.tasks import SFSCTask
+from sfsc_timm.tasks._outputs import embedding_of, run_with_embedding
 
 
 def test_every_width_learns_from_its_own_part() -> None:
@@ -47,13 +50,57 @@ def test_parts_are_of_the_same_size() -> None:
 
 
 @pytest.mark.parametrize('option', ['distill', 'cross'])
-def test_comparing_widths_takes_the_same_images(option: str) -> None:
-    with pytest.raises(ValueError, match='own_batches must be False with distill and cross'):
-        create_recipe('sfsc', **{option: 1.0})
+def test_smaller_widths_are_compared_with_the_full_one_on_their_own_images(option: str) -> None:
+    model, twin = resnet(), resnet()
+    images, target = batch(32)
+    target = target % 4  # several of each
     triplet = BatchHardTriplet()
-    objective = Aligned(CrossEntropyLoss(), triplet, **{option: 1.0})
-    with pytest.raises(ValueError, match='own_batches must be False with Aligned'):
-        SFSCTask(resnet(), objective, own_batches=True)
+    task = SFSCTask(model, Aligned(CrossEntropyLoss(), triplet, **{option: 2.0}), aggregation='sum', own_batches=True)
+    step(task, images, target)
+    for index, width in enumerate(twin.widths):
+        own = slice(8 * index, 8 * index + 8)
+        fixed = embedding_of(deepcopy(resnet()).eval(), images[own]).detach()
+        with twin.at_width(width):
+            logits, embedding = run_with_embedding(twin, images[own])
+        loss = CrossEntropyLoss()(logits, target[own]) + triplet(embedding, target[own])
+        if width < 1.0 and option == 'distill':
+            loss = loss + 2.0 * cosine_distance(embedding, fixed)
+        elif width < 1.0:
+            loss = loss + 2.0 * triplet(embedding, target[own], fixed)
+        loss.backward()
+    assert_equal(gradients(model), gradients(twin))
+    for ours, theirs in zip(model.buffers(), twin.buffers(), strict=True):  # the second look leaves no trace
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_a_second_look_leaves_modes_and_gradients_alone() -> None:
+    """Autocast keeps what it casts: copies made without a gradient must not serve the forward that needs one."""
+    images, target = batch(32)
+    found = []
+    for objective in (
+        Objective(CrossEntropyLoss(), BatchHardTriplet()),
+        Aligned(CrossEntropyLoss(), BatchHardTriplet()),
+    ):
+        model = resnet()
+        frozen = next(module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)).eval()
+        task = SFSCTask(model, objective, own_batches=True)
+        with torch.autocast('cpu', torch.bfloat16):
+            loss = task(images, target)['loss']
+        loss.backward()
+        assert model.training
+        assert not frozen.training
+        found.append(gradients(model))
+    assert_equal(*found)
+
+
+def test_a_finished_reference_looks_at_every_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    reference = resnet()
+    seen: list[int] = []
+    features = reference.forward_features
+    monkeypatch.setattr(reference, 'forward_features', lambda images: (seen.append(len(images)), features(images))[1])
+    objective = Aligned(CrossEntropyLoss(), distill=1.0)
+    step(SFSCTask(resnet(), objective, reference=reference, own_batches=True), *batch(16))
+    assert seen == [4, 4, 4, 4]
 
 
 def test_strangers_conflict_where_a_shared_batch_agrees() -> None:
