@@ -81,10 +81,12 @@ def markdown(runs: Runs, data: str, tuning: dict[str, Any]) -> str:
     first = next(iter(runs.values()))[0]
     names = [paper_name(w) for w in first['matrix']['widths']]
     settings = first['settings']
+    batches = {run['settings']['batch_size'] for found in runs.values() for run in found}
     lines = [
         f'# {data}: M(φq, φg), mAP in percent',
         '',
-        f'{settings["model"]}, {settings["epochs"]} epochs, batch {settings["batch_size"]}, '
+        f'{settings["model"]}, {settings["epochs"]} epochs, '
+        + (f'batch {settings["batch_size"]}, ' if len(batches) == 1 else '')
         + ('averaged weights, ' if settings.get('model_ema') else '')
         + 'the same for all systems'
         + (', with the settings that tune.py chose for each (parts of SFSC take those of SFSC)' if tuning else '')

@@ -97,17 +97,12 @@ class Asymmetric(_Follower):
         self.alone = alone
         self.regression = regression
 
-    def forward(
-        self,
-        index: int,
-        output: SubModelOutput,
-        target: Tensor,
-        reference: Reference | None = None,
-        kl_scale: float | Tensor = 1.0,
+    def follow(
+        self, index: int, output: SubModelOutput, target: Tensor, reference: Reference, kl_scale: float | Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Computes the loss of one sub-model, see `Objective`; the uncertainty is that under the reference's view."""
-        if reference is None or not self.alone:
-            return super().forward(index, output, target, reference, kl_scale)
+        """Computes a follower's loss and uncertainty, see `Objective`; alone, both are those under the reference."""
+        if not self.alone:
+            return super().follow(index, output, target, reference, kl_scale)
         logits = reference.classify(output.embedding.detach())
         _, uncertainty = self.loss.with_uncertainty(logits, target, kl_scale)
         return self.compatible(output.embedding, target, reference, kl_scale), uncertainty

@@ -93,6 +93,12 @@ class Objective(nn.Module):
         """
         if reference is None:
             return self.identify(output.logits, output.embedding, target, kl_scale)
+        return self.follow(index, output, target, reference, kl_scale)
+
+    def follow(
+        self, index: int, output: SubModelOutput, target: Tensor, reference: Reference, kl_scale: float | Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Computes loss and uncertainty, as `forward`, of a sub-model that looks up to the full-width model."""
         logits = self.follower_logits(index, output, reference)
         loss, uncertainty = self.identify(logits, output.embedding, target, kl_scale)
         return loss + self.compatible(output.embedding, target, reference, kl_scale), uncertainty
