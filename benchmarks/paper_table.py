@@ -1,7 +1,7 @@
 r"""The paper's table: all six systems and the ablations on the same data, backbone, schedule and evaluation.
 
     python benchmarks/paper_table.py --data emoji --data-dir emoji
-    python benchmarks/paper_table.py --data glyphs --systems sfsc unified sum --seeds 0
+    python benchmarks/paper_table.py --data glyphs --tuned-on emoji --seeds 0
     python benchmarks/paper_table.py --data market1501 --data-dir Market-1501-v15.09.15
     python benchmarks/paper_table.py --data emoji --report   # only draws the table of what is there
 
@@ -9,8 +9,8 @@ Trains what is missing or has other settings by now, one run after the other in 
 cut. Each finished run leaves one JSON under benchmarks/results/paper_table/DATA: settings, seed, curves, matrix, time
 and machine. From these table.md, table.png and training.png are made. Checkpoints stay in --work-dir. What the data
 sets' settings are stands in benchmarks/configs; where tune.py has chosen some for a system on validation identities
-(tuning.json beside the results), these take their place. Settings after `--` go to every run
-(`-- --epochs 2 --threads 1`).
+(tuning.json beside the results), these take their place; --tuned-on takes over those of another data set. Settings
+after `--` go to every run (`-- --epochs 2 --threads 1`).
 """
 
 from __future__ import annotations
@@ -84,6 +84,19 @@ def _take_over_full_network(system: str, seed: int, work_dir: Path, chosen: dict
             return
 
 
+def take_over_settings(target: Path, source: Path, data: str) -> None:
+    """Writes what tune.py chose on another data set to `target`, the tuning.json of this one.
+
+    Raises:
+        ValueError: Nothing was chosen there, or there are trials on this data set.
+    """
+    if 'trials' in read_tuning(target):
+        raise ValueError(f'--tuned-on is for data sets without trials of their own, and {target} holds some')
+    if not (chosen := read_tuning(source).get('chosen')):
+        raise ValueError(f'--tuned-on must name a data set that tune.py was run on, got {data!r} ({source} holds none)')
+    save_json(target, {'data': data, 'chosen': chosen})
+
+
 def main() -> None:
     """Trains what is missing, then writes the report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -93,6 +106,7 @@ def main() -> None:
     first = f'of {", ".join(REPEATED)}; the others have the first (0 1 2)'
     parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2], help=first)
     parser.add_argument('--all-seeds', action='store_true', help='every seed for every system')
+    parser.add_argument('--tuned-on', metavar='DATA', help='another data set, whose settings by tune.py are taken')
     parser.add_argument('--work-dir', type=Path, help='where checkpoints go (output/paper_table/DATA)')
     parser.add_argument('--output', type=Path, help='where results go (benchmarks/results/paper_table/DATA)')
     parser.add_argument('--report', action='store_true', help='train nothing, draw what is there')
@@ -102,6 +116,12 @@ def main() -> None:
     args.work_dir = args.work_dir or Path('output/paper_table') / args.data
     args.output = args.output or HERE / 'results' / 'paper_table' / args.data
     args.output.mkdir(parents=True, exist_ok=True)
+    if args.tuned_on:
+        source = HERE / 'results' / 'paper_table' / args.tuned_on / 'tuning.json'
+        try:
+            take_over_settings(args.output / 'tuning.json', source, args.tuned_on)
+        except ValueError as error:
+            parser.error(str(error))
     print(describe_machine())
     for seed in [] if args.report else args.seeds:
         for system in ORDER:

@@ -80,18 +80,10 @@ def markdown(runs: Runs, data: str, tuning: dict[str, Any]) -> str:
     """The means with their spread, SFSC's margins under the same seed, the matrices and the trials before them."""
     first = next(iter(runs.values()))[0]
     names = [paper_name(w) for w in first['matrix']['widths']]
-    settings = first['settings']
-    batches = {run['settings']['batch_size'] for found in runs.values() for run in found}
     lines = [
         f'# {data}: M(φq, φg), mAP in percent',
         '',
-        f'{settings["model"]}, {settings["epochs"]} epochs, '
-        + (f'batch {settings["batch_size"]}, ' if len(batches) == 1 else '')
-        + ('averaged weights, ' if settings.get('model_ema') else '')
-        + 'the same for all systems'
-        + (', with the settings that tune.py chose for each (parts of SFSC take those of SFSC)' if tuning else '')
-        + '. Means over seeds, with the standard deviation where there are several. Each run '
-        'is one JSON beside this file.',
+        _conditions(runs, tuning),
         '',
         *_means(runs, names),
     ]
@@ -110,6 +102,22 @@ def markdown(runs: Runs, data: str, tuning: dict[str, Any]) -> str:
         for name, row in zip(names, cells, strict=True):
             lines.append(f'| {name} | ' + ' | '.join('-' if np.isnan(v) else f'{v:.2f}' for v in row) + ' |')
     return '\n'.join(lines + _trials(tuning)) + '\n'
+
+
+def _conditions(runs: Runs, tuning: dict[str, Any]) -> str:
+    """What is the same for all systems, and what is not."""
+    every = [run['settings'] for found in runs.values() for run in found]
+    alike = [every[0]['model'], f'{every[0]["epochs"]} epochs']
+    if len({settings['batch_size'] for settings in every}) == 1:
+        alike.append(f'batch {every[0]["batch_size"]}')
+    if every[0].get('model_ema'):
+        alike.append('averaged weights')
+    text = f'{", ".join(alike)}, the same for all systems'
+    if tuning:
+        where = f' on {tuning["data"]}' if 'data' in tuning else ''
+        text += f', with the settings that tune.py chose for each{where} (parts of SFSC take those of SFSC)'
+    spread = 'Means over seeds, with the standard deviation where there are several.'
+    return f'{text}. {spread} Each run is one JSON beside this file.'
 
 
 def _means(runs: Runs, names: list[str]) -> list[str]:
@@ -139,7 +147,7 @@ def _margins(runs: Runs, system: str, names: list[str]) -> list[str]:
 
 
 def _trials(tuning: dict[str, Any]) -> list[str]:
-    if not tuning:
+    if 'trials' not in tuning:
         return []
     lines = ['', '**Trials on validation identities, the same number for every system** (chosen ones in bold)', '']
     lines += _table(['system', 'settings in place of the common ones', 'diagonal', 'cross'])

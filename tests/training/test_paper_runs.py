@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,12 @@ BENCHMARKS = Path(__file__).parents[2] / 'benchmarks'
 def runs(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.syspath_prepend(BENCHMARKS)
     return __import__('runs')
+
+
+@pytest.fixture
+def paper_table(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    return __import__('paper_table')
 
 
 def finished(runs: Any, **changes: Any) -> dict[str, Any]:
@@ -46,3 +53,18 @@ def test_a_run_of_other_settings_is_trained_again(runs: Any, changes: dict[str, 
 def test_folders_of_different_settings_differ(runs: Any) -> None:
     names = [runs.folder_name('sfsc-seed0', own) for own in ({}, {'lr': 0.2}, {'recipe_kwargs': {'distill': 0.3}})]
     assert names == ['sfsc-seed0', 'sfsc-seed0-lr-0.2', 'sfsc-seed0-recipe-kwargs-distill=0.3']
+
+
+def test_settings_of_another_data_set_are_taken_over(paper_table: Any, tmp_path: Path) -> None:
+    source, target = tmp_path / 'source.json', tmp_path / 'target.json'
+    with pytest.raises(ValueError, match='--tuned-on must name a data set that tune'):
+        paper_table.take_over_settings(target, source, 'emoji')
+    source.write_text(json.dumps({'common': {}, 'chosen': {'sfsc': {'lr': 0.2}}, 'trials': []}))
+    for _ in range(2):  # it may be repeated, as when a table that was cut goes on
+        paper_table.take_over_settings(target, source, 'emoji')
+        taken = json.loads(target.read_text())
+        assert (taken['data'], taken['chosen']) == ('emoji', {'sfsc': {'lr': 0.2}})
+        assert 'trials' not in taken
+    target.write_text(source.read_text())
+    with pytest.raises(ValueError, match='without trials of their own'):
+        paper_table.take_over_settings(target, source, 'emoji')

@@ -83,3 +83,22 @@ def test_report_holds_spread_margins_and_trials(table_report: Any, folder: Path)
     assert '| Unified Model | **none** | 45.00 | - |' in text
     assert (folder / 'table.png').stat().st_size > 0
     assert (folder / 'training.png').stat().st_size > 0
+
+
+def test_report_says_where_settings_come_from(table_report: Any, folder: Path) -> None:
+    (folder / 'tuning.json').write_text(json.dumps({'data': 'emoji', 'chosen': {'sfsc': {}}}))
+    table_report.report(folder, 'glyphs')
+    text = (folder / 'table.md').read_text(encoding='utf-8')
+    assert 'the same for all systems, with the settings that tune.py chose for each on emoji (parts' in text
+    assert 'Trials' not in text
+
+
+def test_report_names_the_batch_only_if_all_have_the_same(table_report: Any, folder: Path) -> None:
+    size = run('sfsc', 0, SPREAD)['settings']['batch_size']
+    table_report.report(folder, 'emoji')
+    assert f'epochs, batch {size}, the same' in (folder / 'table.md').read_text(encoding='utf-8')
+    other = run('sfsc', 0, SPREAD)
+    other['settings']['batch_size'] = size // 2
+    (folder / 'sfsc-seed0.json').write_text(json.dumps(other))
+    table_report.report(folder, 'emoji')
+    assert 'epochs, the same' in (folder / 'table.md').read_text(encoding='utf-8')
