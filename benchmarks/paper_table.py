@@ -115,13 +115,13 @@ def main() -> None:
     args.settings = [flag for flag in args.settings if flag != '--']
     args.work_dir = args.work_dir or Path('output/paper_table') / args.data
     args.output = args.output or HERE / 'results' / 'paper_table' / args.data
-    args.output.mkdir(parents=True, exist_ok=True)
     if args.tuned_on:
         source = HERE / 'results' / 'paper_table' / args.tuned_on / 'tuning.json'
         try:
             take_over_settings(args.output / 'tuning.json', source, args.tuned_on)
         except ValueError as error:
             parser.error(str(error))
+    args.output.mkdir(parents=True, exist_ok=True)
     print(describe_machine())
     for seed in [] if args.report else args.seeds:
         for system in ORDER:
