@@ -24,6 +24,7 @@ from typing import Any
 from machine import describe_machine, save_json
 from runs import (
     CONFIGS,
+    RESULTS,
     flags_of,
     folder_name,
     has_settings,
@@ -36,7 +37,6 @@ from table_report import ORDER, report
 
 from sfsc_timm.recipes import list_recipes
 
-HERE = Path(__file__).parent
 TUNED_AS = {'uncertainty': 'sfsc', 'projection': 'sfsc'}  # parts of a system take its settings
 REPEATED = ('sfsc', 'unified', 'sum', 'uncertainty')  # of which all seeds are run; the others have the first
 
@@ -114,11 +114,10 @@ def main() -> None:
     args = parser.parse_args()
     args.settings = [flag for flag in args.settings if flag != '--']
     args.work_dir = args.work_dir or Path('output/paper_table') / args.data
-    args.output = args.output or HERE / 'results' / 'paper_table' / args.data
+    args.output = args.output or RESULTS / args.data
     if args.tuned_on:
-        source = HERE / 'results' / 'paper_table' / args.tuned_on / 'tuning.json'
         try:
-            take_over_settings(args.output / 'tuning.json', source, args.tuned_on)
+            take_over_settings(args.output / 'tuning.json', RESULTS / args.tuned_on / 'tuning.json', args.tuned_on)
         except ValueError as error:
             parser.error(str(error))
     args.output.mkdir(parents=True, exist_ok=True)

@@ -13,6 +13,7 @@ from typing import Any
 from sfsc_timm.training import read_config
 
 CONFIGS = Path(__file__).parent / 'configs'
+RESULTS = Path(__file__).parent / 'results' / 'paper_table'  # a folder for each data set
 
 
 def train_or_resume(folder: Path, flags: list[str]) -> None:

@@ -24,18 +24,15 @@ from sfsc_timm.hub import About, ship
 HERE = Path(__file__).parent
 CONFIG = CONFIGS / 'weights' / 'both-stages.yaml'
 TAG = 'sfsc_emoji'
-STAGES = {  # by the side of the images
-    'sfsc_resnet18d': {
-        32: '--opt sgd --weight-decay 2e-3 --triplet 4 --lr 0.2 --min-lr 0.04 --warmup-epochs 5',
-        64: '--opt sgd --weight-decay 2e-3 --triplet 4 --warmup-epochs 0',
-    },
+BOTH = {  # flags of both stages
+    'sfsc_resnet18d': '--opt sgd --weight-decay 2e-3 --triplet 4',
     # AdamW, because SGD left a ResNet-50 without a warm start where it began for hundreds of steps. One batch for all
     # widths, because with this architecture own ones have not been tried.
-    'sfsc_resnet50': {
-        32: '--opt adamw --weight-decay 0.05 --lr 1e-3 --min-lr 3e-4 --warmup-lr 1e-5 '
-        '--recipe-kwargs own_batches=False',
-        64: '--opt adamw --weight-decay 0.05 --warmup-epochs 0 --recipe-kwargs own_batches=False',
-    },
+    'sfsc_resnet50': '--opt adamw --weight-decay 0.05 --recipe-kwargs own_batches=False',
+}
+STAGES = {  # by the side of the images
+    'sfsc_resnet18d': {32: '--lr 0.2 --min-lr 0.04 --warmup-epochs 5', 64: '--warmup-epochs 0'},
+    'sfsc_resnet50': {32: '--lr 1e-3 --min-lr 3e-4 --warmup-lr 1e-5', 64: '--warmup-epochs 0'},
 }
 SCHEDULE = {  # further flags of each stage, on half of the identities and on all
     ('sfsc_resnet18d', 'half'): ('--epochs 20', '--epochs 6 --lr 0.08'),
@@ -50,7 +47,7 @@ def train(model: str, part: str, args: argparse.Namespace) -> Path:
     folder, start = Path(), []
     for (side, flags), more in zip(STAGES[model].items(), SCHEDULE[model, part], strict=True):
         folder = args.work_dir / f'{model}-{part}-{side}'
-        common = ['--config', str(CONFIG), '--model', model, '--img-size', str(side)]
+        common = ['--config', str(CONFIG), '--model', model, '--img-size', str(side), *BOTH[model].split()]
         data = ['--data-dir', str(args.data_dir), '--data-kwargs', f'everything={part == "all"}']
         train_or_resume(folder, [*common, *data, *flags.split(), *more.split(), *start, *args.settings])
         start = ['--initial-checkpoint', str(folder / 'last.pth.tar')]

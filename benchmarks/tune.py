@@ -18,12 +18,10 @@ from typing import Any
 
 import yaml
 from machine import describe_machine, save_json
-from runs import CONFIGS, flags_of, folder_name, read_run, read_tuning, system_flags, train_or_resume
+from runs import CONFIGS, RESULTS, flags_of, folder_name, read_run, read_tuning, system_flags, train_or_resume
 
 from sfsc_timm.evaluation import CompatibilityMatrix
 from sfsc_timm.recipes import list_recipes
-
-HERE = Path(__file__).parent
 
 
 def read_trials(path: Path) -> tuple[dict[str, Any], dict[str, list[dict[str, Any]]]]:
@@ -88,7 +86,7 @@ def main() -> None:
     args = parser.parse_args()
     settings = [flag for flag in args.settings if flag != '--']
     work_dir = args.work_dir or Path('output/tune') / args.data
-    output = args.output or HERE / 'results' / 'paper_table' / args.data / 'tuning.json'
+    output = args.output or RESULTS / args.data / 'tuning.json'
     common, trials = read_trials(CONFIGS / 'trials' / f'{args.data}.yaml')
     print(describe_machine())
     for system in args.systems or trials:

@@ -100,7 +100,7 @@ class Asymmetric(_Follower):
     def follow(
         self, index: int, output: SubModelOutput, target: Tensor, reference: Reference, kl_scale: float | Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Computes a follower's loss and uncertainty, see `Objective`; alone, both are those under the reference."""
+        """Computes a follower's loss and uncertainty, see `Objective`; alone, the latter is under the reference."""
         if not self.alone:
             return super().follow(index, output, target, reference, kl_scale)
         logits = reference.classify(output.embedding.detach())

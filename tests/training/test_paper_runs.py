@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-BENCHMARKS = Path(__file__).parents[2] / 'benchmarks'
+
+@pytest.fixture
+def runs(benchmark_script: Callable[[str], Any]) -> Any:
+    return benchmark_script('runs')
 
 
 @pytest.fixture
-def runs(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    return __import__('runs')
-
-
-@pytest.fixture
-def paper_table(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    return __import__('paper_table')
+def paper_table(benchmark_script: Callable[[str], Any]) -> Any:
+    return benchmark_script('paper_table')
 
 
 def finished(runs: Any, **changes: Any) -> dict[str, Any]:

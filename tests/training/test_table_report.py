@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-BENCHMARKS = Path(__file__).parents[2] / 'benchmarks'
 SPREAD = [[50.0, 45.0], [46.0, 60.0]]
 
 
 @pytest.fixture
-def table_report(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    return __import__('table_report')
+def table_report(benchmark_script: Callable[[str], Any]) -> Any:
+    return benchmark_script('table_report')
 
 
 def run(system: str, seed: int, cells: list[list[float]]) -> dict[str, Any]:
