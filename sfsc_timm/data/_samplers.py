@@ -169,16 +169,18 @@ class StackedSampler(EpochSampler):
 
     Args:
         samplers: At least one; all with as many batches an epoch.
+        alike_from: Epoch from which on the last sampler's batch takes the place of all the others'; None for never.
 
     Raises:
         ValueError: If there is none, or their epochs differ in length.
     """
 
-    def __init__(self, samplers: Sequence[EpochSampler]) -> None:
+    def __init__(self, samplers: Sequence[EpochSampler], alike_from: int | None = None) -> None:
         if len(lengths := {len(sampler) for sampler in samplers}) != 1:
             raise ValueError(f'samplers must have the same number of batches, got {sorted(lengths)}.')
         super().__init__(samplers[0].seed)
         self.samplers = tuple(samplers)
+        self.alike_from = alike_from
 
     def set_epoch(self, epoch: int) -> None:
         """Chooses the epoch that the next iteration draws."""
@@ -200,6 +202,9 @@ class StackedSampler(EpochSampler):
         return len(self.samplers[0])
 
     def __iter__(self) -> Iterator[list[int]]:
+        if self.alike_from is not None and self.epoch >= self.alike_from:
+            yield from (batch * len(self.samplers) for batch in self.samplers[-1])
+            return
         for batches in zip(*self.samplers, strict=True):
             yield [index for batch in batches for index in batch]
 

@@ -46,6 +46,10 @@ class Recipe:
         del num_widths
         return 1
 
+    def own_epochs(self, epochs: int) -> int:
+        """In how many of `epochs`, the first, a step's batches differ; in the others each holds the same images."""
+        return epochs
+
     def create_loss(self, smoothing: float) -> SubModelLoss:
         """Loss on the logits of every sub-model."""
         return CrossEntropyLoss(label_smoothing=smoothing)

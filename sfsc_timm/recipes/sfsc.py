@@ -18,7 +18,7 @@ __all__ = ['SFSC']
 class SFSC(Recipe):
     """One switchable network, evidential loss on the shared classifier, gradient projection (Wu et al., CVPR 2023).
 
-    Beyond the paper, each width draws batches of its own; `sfsc-paper` is the plain reading.
+    Beyond the paper, each width draws batches of its own until the last epochs; `sfsc-paper` is the plain reading.
 
     Attributes:
         criterion: 'evidential', or 'cross_entropy' to switch the uncertainty off.
@@ -29,9 +29,14 @@ class SFSC(Recipe):
         scope: Over which parameters gradients are compared: 'shell', 'global' or 'layer'.
         distill: Factor of a loss that draws smaller widths' embeddings to the full width's; 0 for none.
         cross: Factor of the triplet loss with smaller widths' anchors among the full width's embeddings; 0 for none.
-        own_batches: Whether each width draws batches of its own instead of sharing one with the others. Every width
-            still sees as many images an epoch, the weights that they share see more of them at once; each image is read
-            once for each width. With `distill` or `cross`, the full width also looks at the smaller ones' batches.
+        own_batches: Share of the epochs, in [0, 1], in which each width draws batches of its own; in the rest, the last
+            ones, all draw the same images, each augmented anew, which brings the widths closer to one another. True for
+            1, False or 0 for one batch for all from start to end. Every width always sees as many images an epoch; own
+            ones let the weights that widths share see more of them at once. Each image is read once for each width.
+            With `distill` or `cross`, the full width also looks at the smaller ones' batches.
+
+    Raises:
+        ValueError: If `own_batches` is out of its range.
     """
 
     name = 'sfsc'
@@ -45,7 +50,11 @@ class SFSC(Recipe):
     scope: str = 'shell'
     distill: float = 0.0
     cross: float = 0.0
-    own_batches: bool = True
+    own_batches: float = 0.6
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.own_batches <= 1:
+            raise ValueError(f'own_batches must be a share of the epochs in [0, 1], got {self.own_batches}')
 
     def create_loss(self, smoothing: float) -> SubModelLoss:
         """The evidential loss, or the cross-entropy."""
@@ -66,9 +75,13 @@ class SFSC(Recipe):
             'aggregation': self.aggregation,
             'scope': self.scope,
             'kl_annealing_steps': steps,
-            'own_batches': self.own_batches,
+            'own_batches': self.own_batches > 0,
         }
 
     def batches_per_step(self, num_widths: int) -> int:
         """One, or one for each width."""
         return num_widths if self.own_batches else 1
+
+    def own_epochs(self, epochs: int) -> int:
+        """The share of them."""
+        return round(self.own_batches * epochs)

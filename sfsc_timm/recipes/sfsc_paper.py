@@ -20,4 +20,4 @@ class SFSCPaper(SFSC):
     title = 'SFSC (paper)'
 
     evidence: str = 'softplus'
-    own_batches: bool = False
+    own_batches: float = 0.0

@@ -18,4 +18,4 @@ class Sum(SFSC):
 
     criterion: str = 'cross_entropy'
     aggregation: str = 'sum'
-    own_batches: bool = False
+    own_batches: float = 0.0

@@ -75,7 +75,7 @@ def read_training_data(config: TrainConfig, size: tuple[int, int, int]) -> Retri
 
 
 def create_loaders(
-    config: TrainConfig, data: RetrievalData, given: Input, parts: int = 1
+    config: TrainConfig, data: RetrievalData, given: Input, parts: int = 1, own_epochs: int | None = None
 ) -> tuple[Batches, Batches, Batches]:
     """Batches for training, of the queries, and of the gallery.
 
@@ -84,6 +84,8 @@ def create_loaders(
         data: What to serve.
         given: How images are prepared.
         parts: Batches of one training step, drawn independently of each other and served as one.
+        own_epochs: In the epochs after so many, each of these batches has the same images, augmented anew; None for in
+            no epoch.
 
     Raises:
         ValueError: The settings do not go together.
@@ -113,7 +115,7 @@ def create_loaders(
     samplers = [_sampler(config, data, world, seed) for seed in _seeds(config.seed, parts)]
     if world > 1:
         samplers = [ShardSampler(sampler, rank, world) for sampler in samplers]
-    sampler = samplers[0] if parts == 1 else StackedSampler(samplers)
+    sampler = samplers[0] if parts == 1 else StackedSampler(samplers, alike_from=own_epochs)
     train = batches(data.training, train_transform, sampler=sampler, seed=config.seed + rank, **common)
     query = batches(data.query, eval_transform, **common)
     gallery = query if data.shared else batches(data.gallery, eval_transform, **common)

@@ -117,7 +117,11 @@ class TrainingRun:
         self.widths = probe(config, self.input).widths
         self.data: RetrievalData = read_training_data(config, self.input['input_size'])
         self.train_batches, query, gallery = create_loaders(
-            config, self.data, self.input, self.recipe.batches_per_step(len(self.widths))
+            config,
+            self.data,
+            self.input,
+            parts=self.recipe.batches_per_step(len(self.widths)),
+            own_epochs=self.recipe.own_epochs(config.epochs),
         )
         self.split: Split = (self.data, query, gallery)
         self._stop = False

@@ -122,6 +122,16 @@ def test_stacked_batches_are_those_of_each_sampler_one_after_the_other():
     assert list(stacked) == [a + b + c for a, b, c in zip(*alone, strict=True)]
 
 
+def test_stacked_batches_are_alike_from_an_epoch_on():
+    parts = [ShuffleSampler(20, 4, seed) for seed in (3, 4, 5)]
+    stacked = StackedSampler(parts, alike_from=2)
+    for epoch, alike in ((1, False), (2, True), (3, True)):
+        stacked.set_epoch(epoch)
+        for batch, last in zip(stacked, list(parts[-1]), strict=True):
+            assert batch[8:] == last
+            assert (batch == last * 3) == alike
+
+
 def test_stacked_samplers_have_epochs_of_one_length():
     with pytest.raises(ValueError, match=r'same number of batches, got \[5, 10\]'):
         StackedSampler([ShuffleSampler(20, 4), ShuffleSampler(20, 2)])

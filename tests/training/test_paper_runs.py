@@ -1,4 +1,4 @@
-"""Which finished runs benchmarks/paper_table.py takes as they are."""
+"""Which settings benchmarks/tune.py chooses, and which finished runs benchmarks/paper_table.py takes as they are."""
 
 from __future__ import annotations
 
@@ -65,3 +65,26 @@ def test_settings_of_another_data_set_are_taken_over(paper_table: Any, tmp_path:
     target.write_text(source.read_text())
     with pytest.raises(ValueError, match='without trials of their own'):
         paper_table.take_over_settings(target, source, 'emoji')
+
+
+def trial(name: str, score: float, compatible: int | None = None, widths: int = 4) -> dict[str, Any]:
+    counted = {} if compatible is None else {'compatible': compatible}
+    return {'trial': name, 'score': score, 'self_tests': [score] * widths, **counted}
+
+
+@pytest.mark.parametrize(
+    'rows, best',
+    [
+        ([trial('a', 50.0, 10), trial('b', 50.4, 11)], 'b'),
+        ([trial('a', 50.0, 12), trial('b', 50.4, 11)], 'a'),
+        ([trial('a', 50.0, 12), trial('b', 50.6, 11)], 'b'),
+        ([trial('a', 50.0, 12), trial('b', 50.4, 11), trial('c', 50.2, 12)], 'c'),
+        ([trial('a', 50.0, 2, widths=2), trial('b', 50.4, 1, widths=2)], 'a'),
+        ([trial('a', 50.4), trial('b', 50.4), trial('c', 50.0)], 'a'),
+    ],
+    ids=['best', 'compatible', 'too far', 'best compatible', 'two widths', 'not counted'],
+)
+def test_of_trials_alike_a_compatible_one_is_chosen(
+    rows: list[dict[str, Any]], best: str, benchmark_script: Callable[[str], Any]
+) -> None:
+    assert benchmark_script('tune').choose(rows)['trial'] == best

@@ -147,6 +147,24 @@ def test_widths_with_batches_of_their_own_see_as_many_images_as_with_one_for_all
         assert not torch.equal(narrow, full)
 
 
+def test_widths_with_batches_of_their_own_share_their_images_in_the_last_epochs(tmp_path: Path) -> None:
+    changes = {'recipe_kwargs': {'own_batches': 0.5}, 'num_instances': 4, 'epochs': 2}
+    served = TrainingRun(TrainConfig(**{**SETTINGS, **changes}), tmp_path).train_batches
+    for epoch, alike in ((0, False), (1, True)):
+        served.sampler.set_epoch(epoch)
+        for batch in served:
+            narrow, full = batch.indices.chunk(2)
+            assert torch.equal(narrow, full) == alike
+            images = batch.images.chunk(2)
+            assert not torch.equal(*images), 'augmented anew for each width'
+
+
+@pytest.mark.parametrize('share', [-0.1, 1.5])
+def test_the_share_of_epochs_with_own_batches_is_checked(share: float, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r'own_batches must be a share of the epochs in \[0, 1\]'):
+        start(tmp_path, recipe_kwargs={'own_batches': share})
+
+
 def test_widths_with_batches_of_their_own_cannot_skip_images(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match='on_error must be'):
         start(tmp_path, recipe_kwargs={'own_batches': True}, on_error='skip')
