@@ -150,12 +150,13 @@ def _trials(tuning: dict[str, Any]) -> list[str]:
     if 'trials' not in tuning:
         return []
     lines = ['', '**Trials on validation identities, the same number for every system** (chosen ones in bold)', '']
-    lines += _table(['system', 'settings in place of the common ones', 'diagonal', 'cross'])
+    lines += _table(['system', 'settings in place of the common ones', 'diagonal', 'cross', 'compatible pairs'])
     for row in sorted(tuning['trials'], key=lambda row: ORDER.index(row['system'])):
         own = ' '.join(flags_of(row['trial'])) or 'none'
         own = f'**{own}**' if tuning['chosen'][row['system']] == row['trial'] else own
         cross = f'{row["cross"]:.2f}' if 'cross' in row else '-'
-        lines.append(f'| {_title(row["system"])} | {own} | {row["diagonal"]:.2f} | {cross} |')
+        compatible = row.get('compatible', '-')  # the first trials did not count them
+        lines.append(f'| {_title(row["system"])} | {own} | {row["diagonal"]:.2f} | {cross} | {compatible} |')
     return lines
 
 

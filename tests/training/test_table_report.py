@@ -68,7 +68,7 @@ def test_report_warns_of_runs_that_are_not_alike(table_report: Any, folder: Path
 def test_report_holds_spread_margins_and_trials(table_report: Any, folder: Path) -> None:
     trials = [
         {'system': 'sfsc', 'trial': {}, 'diagonal': 50.0, 'cross': 47.0},
-        {'system': 'sfsc', 'trial': {'triplet': 2.0}, 'diagonal': 51.0, 'cross': 48.0},
+        {'system': 'sfsc', 'trial': {'triplet': 2.0}, 'diagonal': 51.0, 'cross': 48.0, 'compatible': 2},
         {'system': 'unified', 'trial': {}, 'diagonal': 45.0},
     ]
     chosen = {'sfsc': {'triplet': 2.0}, 'unified': {}}
@@ -78,8 +78,8 @@ def test_report_holds_spread_margins_and_trials(table_report: Any, folder: Path)
     assert '| SFSC | 2 | 51.00 ± 1.41 | 61.00 ± 1.41 | 56.00 ± 1.41 | 46.50 ± 1.41 | 0.0 of 2 |' in text
     assert '| Unified Model | 1 | 49.00 | 58.00 | 53.50 | - | - |' in text
     assert '| Sum | 1 | +2.00 | +2.00 | +2.00 | +2.00 |' in text
-    assert '| SFSC | **--triplet 2.0** | 51.00 | 48.00 |' in text
-    assert '| Unified Model | **none** | 45.00 | - |' in text
+    assert '| SFSC | **--triplet 2.0** | 51.00 | 48.00 | 2 |' in text
+    assert '| Unified Model | **none** | 45.00 | - | - |' in text
     assert (folder / 'table.png').stat().st_size > 0
     assert (folder / 'training.png').stat().st_size > 0
 
