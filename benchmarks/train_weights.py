@@ -40,7 +40,7 @@ SCHEDULE = {  # further flags of each stage, on half of the identities and on al
     ('sfsc_resnet18d', 'half'): ('--epochs 20', '--epochs 6 --lr 0.08'),
     ('sfsc_resnet18d', 'all'): ('--epochs 14', '--epochs 4 --lr 0.08'),
     ('sfsc_resnet50', 'half'): ('--epochs 20', '--epochs 5 --lr 4e-4'),
-    ('sfsc_resnet50', 'all'): ('--epochs 16', '--epochs 6 --lr 6e-4'),
+    ('sfsc_resnet50', 'all'): ('--epochs 12', '--epochs 4 --lr 4e-4'),
 }
 
 
