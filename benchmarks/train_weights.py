@@ -25,10 +25,10 @@ HERE = Path(__file__).parent
 CONFIG = CONFIGS / 'weights' / 'both-stages.yaml'
 TAG = 'sfsc_emoji'
 BOTH = {  # flags of both stages
-    'sfsc_resnet18d': '--opt sgd --weight-decay 2e-3 --triplet 4',
+    'sfsc_resnet18d': '--opt sgd --weight-decay 2e-3',
     # AdamW, because a ResNet-50 without a warm start learns slowly by SGD: after five epochs its losses were 8.6 to 8.9
     # instead of 7.6 to 8.0.
-    'sfsc_resnet50': '--opt adamw --weight-decay 0.05 --triplet 4',
+    'sfsc_resnet50': '--opt adamw --weight-decay 0.05',
 }
 # By the side of the images. The epochs in which all widths draw the same images belong at the end of it all.
 FIRST, LAST = '--warmup-epochs 5 --recipe-kwargs own_batches=True', '--warmup-epochs 0'
