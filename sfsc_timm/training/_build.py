@@ -75,7 +75,7 @@ def read_training_data(config: TrainConfig, size: tuple[int, int, int]) -> Retri
 
 
 def create_loaders(
-    config: TrainConfig, data: RetrievalData, given: Input, parts: int = 1, own_epochs: int | None = None
+    config: TrainConfig, data: RetrievalData, given: Input, *, parts: int, own_epochs: int
 ) -> tuple[Batches, Batches, Batches]:
     """Batches for training, of the queries, and of the gallery.
 
@@ -84,8 +84,7 @@ def create_loaders(
         data: What to serve.
         given: How images are prepared.
         parts: Batches of one training step, drawn independently of each other and served as one.
-        own_epochs: In the epochs after so many, each of these batches has the same images, augmented anew; None for in
-            no epoch.
+        own_epochs: In the epochs after so many, each of these batches has the same images, augmented anew.
 
     Raises:
         ValueError: The settings do not go together.
