@@ -1,4 +1,4 @@
-"""`torchrun -m sfsc_timm.train`: `sfsc-timm train` on many processes."""
+"""`torchrun -m sfsc_timm.train`: another name of `torchrun -m sfsc_timm train`."""
 
 from __future__ import annotations
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -19,13 +17,6 @@ def _one_thread() -> None:
 @pytest.fixture(autouse=True)
 def _seeded(_one_thread: None) -> None:
     torch.manual_seed(0)
-
-
-@pytest.fixture
-def benchmark_script(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Any]:
-    """Imports a script of benchmarks/, which is no package, by its name."""
-    monkeypatch.syspath_prepend(Path(__file__).parents[1] / 'benchmarks')
-    return __import__
 
 
 @pytest.fixture

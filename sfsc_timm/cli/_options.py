@@ -15,8 +15,8 @@ from ._terminal import progress_bar
 if TYPE_CHECKING:
     import torch
 
+    from ..checkpoints import Checkpoint
     from ..data import Batches, RetrievalData, Sample
-    from ..hub import Checkpoint
 
 CHECKPOINT = """\
 A CHECKPOINT is a folder (a whole slimmable model, a folder w0.25 of one width, or a folder of such folders), a file
@@ -94,7 +94,7 @@ def add_data_arguments(parser: argparse.ArgumentParser, *, required: bool) -> No
 
 def load_model(args: argparse.Namespace, source: str, width: float | None = None) -> Checkpoint:
     """Loads a checkpoint with the arguments of `add_checkpoint_arguments`, onto the device."""
-    from ..hub import load_checkpoint_model
+    from ..checkpoints import load_checkpoint_model
 
     names = ('img_size', 'input_size', 'mean', 'std', 'interpolation', 'crop_pct', 'crop_mode')
     checkpoint = load_checkpoint_model(

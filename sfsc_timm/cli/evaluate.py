@@ -55,8 +55,8 @@ from ._options import (
 from ._terminal import console, matrix_table
 
 if TYPE_CHECKING:
+    from ..checkpoints import Checkpoint
     from ..data import RetrievalData
-    from ..hub import Checkpoint
 
 __doc__ += CHECKPOINT
 

@@ -35,8 +35,8 @@ from ._terminal import console
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from ..checkpoints import Checkpoint
     from ..data import Batches, RetrievalData
-    from ..hub import Checkpoint
 
 __doc__ += CHECKPOINT
 
@@ -96,7 +96,7 @@ def _export(
 ) -> dict[str, Any]:
     """Writes one width; returns what the table shows of it."""
     from ..evaluation import latency
-    from ..hub import export_onnx, onnx_session, quantise_onnx, write_preprocessing
+    from ..export import export_onnx, onnx_session, quantise_onnx, write_preprocessing
 
     folder = args.output / f'w{width:g}'
     dense = checkpoint.model.extract(width).cpu().eval()
@@ -126,7 +126,7 @@ def _loss(
     checkpoint: Checkpoint, data: RetrievalData, files: dict[str, Path], args: argparse.Namespace
 ) -> dict[str, float]:
     from ..evaluation import GroundTruth
-    from ..hub import quantisation_loss
+    from ..export import quantisation_loss
 
     sides: list[Iterable[Tensor]] = [
         Images(lambda samples=samples: serve(checkpoint, samples, args, data), name)  # type: ignore[misc]

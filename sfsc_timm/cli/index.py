@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 from .._device import find_device
 from .._files import write_json
 from ..data import Sample
-from ..evaluation import Gallery, GalleryInfo, IncompatibleGalleryError, embed
+from ..evaluation import embed
+from ..retrieval import Gallery, GalleryInfo, IncompatibleGalleryError
 from ._options import (
     CHECKPOINT,
     add_checkpoint_arguments,
@@ -38,8 +39,8 @@ from ._terminal import console
 if TYPE_CHECKING:
     import torch
 
+    from ..checkpoints import Checkpoint
     from ..data import Batches
-    from ..hub import Checkpoint
 
 __doc__ += CHECKPOINT
 

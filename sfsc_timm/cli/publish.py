@@ -128,7 +128,7 @@ def _folder(output: Path | None, scratch: Path) -> Path:
 
 def _measure(args: argparse.Namespace) -> Path | None:
     """Evaluates the checkpoint on --data, if that is given and no matrix of it lies beside the checkpoint yet."""
-    from ..hub import find_checkpoint
+    from ..checkpoints import find_checkpoint
 
     if args.data is None:
         return None

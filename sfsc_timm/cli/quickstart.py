@@ -54,8 +54,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Runs the command."""
+    from ..checkpoints import save_widths
     from ..evaluation import plot_accuracy_cost, plot_matrix, plot_training
-    from ..hub import save_widths
 
     terminal = console()
     start = time.perf_counter()
@@ -185,7 +185,8 @@ def _prove(
 ) -> float:
     """Queries embedded by plain timm in another process against `gallery`; draws matches, returns rank-1 in percent."""
     from ..data import batches
-    from ..evaluation import GroundTruth, Match, plot_contact_sheet, retrieval_metrics, search
+    from ..evaluation import GroundTruth, Match, plot_contact_sheet, retrieval_metrics
+    from ..retrieval import search
 
     images = torch.cat([batch.images for batch in batches(data.query, _transforms(data, size)[1])])
     with tempfile.TemporaryDirectory() as scratch:

@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..data import Sample
-from ..evaluation import FaissIndex, Gallery, Match, plot_contact_sheet
-from ..evaluation import search as search_exactly
+from ..evaluation import Match, plot_contact_sheet
+from ..retrieval import FaissIndex, Gallery
+from ..retrieval import search as search_exactly
 from ._options import CHECKPOINT, add_checkpoint_arguments, embed_all, embed_dim, load_model, serve
 from ._terminal import console
 from .index import PREPARATION
@@ -27,7 +28,7 @@ from .index import PREPARATION
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..hub import Checkpoint
+    from ..checkpoints import Checkpoint
 
 __doc__ += CHECKPOINT
 

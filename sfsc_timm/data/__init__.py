@@ -1,6 +1,5 @@
 """Data: retrieval benchmarks behind one interface, image transforms, samplers and batches."""
 
-from ._emoji_build import build_emoji
 from ._images import ImageReadError, OnError, SampleDataset, load_image
 from ._loading import Batch, Batches, batches, make_transforms
 from ._preload import preload
@@ -8,6 +7,7 @@ from ._registry import list_data, load_data, register_data
 from ._samplers import EpochSampler, PKSampler, ShardSampler, ShuffleSampler, StackedSampler
 from ._transforms import TensorTransform, eval_transform, train_transform
 from ._types import DISTRACTOR, RetrievalData, Sample
+from .emoji.build import build_emoji
 
 __all__ = [
     'DISTRACTOR',

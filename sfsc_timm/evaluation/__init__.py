@@ -1,33 +1,22 @@
-"""Cross-width retrieval: embeddings, exact metrics, the compatibility matrix, its cost and its pictures."""
+"""Cross-width evaluation: embeddings, exact retrieval metrics, the compatibility matrix, its cost and its pictures."""
 
-from sfsc_timm.evaluation._contact_sheet import Match, plot_contact_sheet
-from sfsc_timm.evaluation._cost import Cost, bytes_per_item, latency, model_cost
-from sfsc_timm.evaluation._embed import SlimmableModel, embed
-from sfsc_timm.evaluation._faiss import FaissIndex
-from sfsc_timm.evaluation._gallery import Gallery, GalleryInfo, IncompatibleGalleryError
-from sfsc_timm.evaluation._ground_truth import GroundTruth
-from sfsc_timm.evaluation._matrix import CompatibilityMatrix, compatibility_matrix, paper_name
-from sfsc_timm.evaluation._metrics import (
-    QueryStatistics,
-    RetrievalMetrics,
-    query_statistics,
-    retrieval_metrics,
-)
-from sfsc_timm.evaluation._plots import plot_accuracy_cost, plot_matrix, plot_training
-from sfsc_timm.evaluation._rerank import KReciprocal
-from sfsc_timm.evaluation._scores import Distance
-from sfsc_timm.evaluation._search import search
-from sfsc_timm.evaluation._tables import markdown_table, si_number, summary
+from .._moved import moved
+from .contact_sheet import Match, plot_contact_sheet
+from .cost import Cost, bytes_per_item, latency, model_cost
+from .embed import SlimmableModel, embed
+from .ground_truth import GroundTruth
+from .matrix import CompatibilityMatrix, compatibility_matrix, paper_name
+from .metrics import QueryStatistics, RetrievalMetrics, query_statistics, retrieval_metrics
+from .plots import plot_accuracy_cost, plot_matrix, plot_training
+from .rerank import KReciprocal
+from .scores import Distance
+from .tables import markdown_table, si_number, summary
 
 __all__ = [
     'CompatibilityMatrix',
     'Cost',
     'Distance',
-    'FaissIndex',
-    'Gallery',
-    'GalleryInfo',
     'GroundTruth',
-    'IncompatibleGalleryError',
     'KReciprocal',
     'Match',
     'QueryStatistics',
@@ -46,7 +35,11 @@ __all__ = [
     'plot_training',
     'query_statistics',
     'retrieval_metrics',
-    'search',
     'si_number',
     'summary',
 ]
+
+__getattr__ = moved(
+    __name__,
+    {'sfsc_timm.retrieval': ('FaissIndex', 'Gallery', 'GalleryInfo', 'IncompatibleGalleryError', 'search')},
+)

@@ -1,10 +1,10 @@
 """Aggregation of the gradients of nested sub-models by projection."""
 
-from ._accumulator import GradientAccumulator
-from ._layout import PrivateSegments, SharedSlices, SliceLayout
-from ._pcgrad import PCGradWeighting, pcgrad_weights, sum_weights
-from ._projection import SCOPES, GradientProjection, Projection
-from ._weighting import Weighting, create_weighting
+from .accumulator import GradientAccumulator
+from .layout import PrivateSegments, SharedSlices, SliceLayout
+from .pcgrad import PCGradWeighting, pcgrad_weights, sum_weights
+from .projection import SCOPES, GradientProjection, Projection
+from .weighting import Weighting, create_weighting
 
 __all__ = [
     'SCOPES',

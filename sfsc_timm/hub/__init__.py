@@ -1,43 +1,36 @@
-"""Checkpoints: saved in timm's layout, whole or one width each, published on the Hub, and loaded from anywhere."""
+"""The Hugging Face Hub: a checkpoint published as one slimmable model and a branch for each width, and loaded again."""
 
-from ._card_content import About
-from ._dense import DenseWidths
-from ._folders import SECTION, save_model, save_width, save_widths
-from ._identity import compatibility_id
-from ._int8 import quantisation_loss, quantise_onnx
-from ._load import Checkpoint, load_checkpoint_model
-from ._load_width import load_width
-from ._onnx import export_onnx, onnx_session, run_onnx, write_preprocessing
-from ._plan import Branch, Plan, PlannedFile, prepare
-from ._publish import Publication, check_login, publish, push
-from ._ship import ship
-from ._source import find_checkpoint
+from .._moved import moved
+from .card_content import About
+from .load_width import load_width
+from .plan import Branch, Plan, PlannedFile, prepare
+from .publish import Publication, check_login, publish, push
+from .ship import ship
 
 __all__ = [
-    'SECTION',
     'About',
     'Branch',
-    'Checkpoint',
-    'DenseWidths',
     'Plan',
     'PlannedFile',
     'Publication',
     'check_login',
-    'compatibility_id',
-    'export_onnx',
-    'find_checkpoint',
-    'load_checkpoint_model',
     'load_width',
-    'onnx_session',
     'prepare',
     'publish',
     'push',
-    'quantisation_loss',
-    'quantise_onnx',
-    'run_onnx',
-    'save_model',
-    'save_width',
-    'save_widths',
     'ship',
-    'write_preprocessing',
 ]
+
+__getattr__ = moved(
+    __name__,
+    {
+        'sfsc_timm.checkpoints': (
+            *('SECTION', 'Checkpoint', 'DenseWidths', 'compatibility_id', 'find_checkpoint'),
+            *('load_checkpoint_model', 'save_model', 'save_width', 'save_widths'),
+        ),
+        'sfsc_timm.export': (
+            *('export_onnx', 'onnx_session', 'quantisation_loss', 'quantise_onnx', 'run_onnx'),
+            'write_preprocessing',
+        ),
+    },
+)

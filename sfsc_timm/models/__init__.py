@@ -1,6 +1,7 @@
 """The zoo: timm models whose widths share weights and a metric space. Importing it registers them with timm."""
 
 from ._extract import extract
+from ._heads import CosineLinear, classify_fixed, create_neck, fold_neck
 from ._slimmable import Slimmable
 from ._widths import DEFAULT_WIDTHS, at_width, check_widths, get_width, get_widths, scale_channels, set_width
 from .slim_convnext import SlimmableConvNeXt
@@ -9,13 +10,17 @@ from .slim_resnet import SlimmableResNet
 
 __all__ = [
     'DEFAULT_WIDTHS',
+    'CosineLinear',
     'Slimmable',
     'SlimmableConvNeXt',
     'SlimmableEfficientNet',
     'SlimmableResNet',
     'at_width',
     'check_widths',
+    'classify_fixed',
+    'create_neck',
     'extract',
+    'fold_neck',
     'get_width',
     'get_widths',
     'scale_channels',

@@ -26,7 +26,7 @@ def warn_if_alone(model: Slimmable) -> None:
         _logger.warning(
             'Only width %g is being trained. The weights it shares change under the widths %s, weight decay shrinks '
             'what it does not use, and their normalisation stays behind: they will no longer be compatible with it. '
-            "sfsc_timm.train_task trains all widths in timm's train.py; model.extract() gives this width alone.",
+            "sfsc_timm.timm_train trains all widths in timm's train.py; model.extract() gives this width alone.",
             model.width,
             others,
         )

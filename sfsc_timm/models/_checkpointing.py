@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ..layers import slim_states
+from ..slim import slim_states
 
 __all__ = ['checkpointed']
 

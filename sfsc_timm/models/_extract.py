@@ -10,7 +10,8 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from ..layers import densify, fold_neck
+from ..slim import densify
+from ._heads import fold_neck
 
 if TYPE_CHECKING:
     from ._slimmable import Slimmable

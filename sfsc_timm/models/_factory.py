@@ -9,7 +9,7 @@ import timm
 from timm.models import build_model_with_cfg, generate_default_cfgs
 from torch import Tensor, nn
 
-from ..layers import PrivateCut, slim_state
+from ..slim import PrivateCut, slim_state
 from ._shipped import with_shipped
 from ._slimmable import Slimmable
 

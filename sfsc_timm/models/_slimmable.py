@@ -11,9 +11,10 @@ import torch
 from timm.layers import get_device_dtype
 from torch import Tensor, nn
 
-from ..layers import CosineLinear, SlimState, create_neck, prepared, slim, slim_state
+from ..slim import SlimState, prepared, slim, slim_state
 from ._alone import warn_if_alone
 from ._checkpointing import checkpointed
+from ._heads import CosineLinear, create_neck
 from ._widths import DEFAULT_WIDTHS, _index, at_width, check_widths, set_width
 
 __all__ = ['Slimmable']
@@ -34,7 +35,7 @@ class Slimmable(nn.Module):
     # What a family declares.
     classifier_name: ClassVar[str] = 'fc'  # of the plain timm model
     block_pattern: ClassVar[str] = ''  # regular expression of the modules that gradient checkpointing recomputes
-    packed: ClassVar[dict[str, int]] = {}  # see sfsc_timm.layers.slim
+    packed: ClassVar[dict[str, int]] = {}  # see sfsc_timm.slim.slim
     neck_norm: ClassVar[bool] = True  # whether the neck has a BatchNorm1d by default
 
     embed_dim: int

@@ -13,7 +13,7 @@ from timm.models._input import update_model_args
 from torch import nn
 from torch.fx import GraphModule
 
-from ..layers import slim_states
+from ..slim import slim_states
 
 __all__ = ['DEFAULT_WIDTHS', 'at_width', 'check_widths', 'get_width', 'get_widths', 'scale_channels', 'set_width']
 

@@ -1,4 +1,4 @@
-"""Asymmetric metric learning."""
+"""Asymmetric metric learning: networks apart, and one switchable network."""
 
 from __future__ import annotations
 
@@ -42,3 +42,32 @@ class AsymmetricMetric(Recipe):
         metric = BatchHardTriplet(self.metric_margin)
         options = {'weight': self.weight, 'regression': self.regression, 'alone': not self.own_losses, **triplet}
         return Asymmetric(loss, metric, **options)
+
+
+@register_recipe
+@dataclass(frozen=True)
+class AsymmetricMetricS(Recipe):
+    """One switchable network; smaller widths have classifiers of their own and query the full width's gallery.
+
+    Attributes:
+        weight: Factor of the metric loss.
+        metric_margin: Its margin.
+        regression: Factor of plain regression onto the full width's embeddings; 0 for none.
+        own_losses: Whether smaller widths classify by themselves, too; without, the metric loss is all, as Budnik and
+            Avrithis (CVPR 2021) have it.
+    """
+
+    name = 'asymmetric-s'
+    title = 'Asymmetric-S'
+
+    weight: float = 1.0
+    metric_margin: float = 0.3
+    regression: float = 0.0
+    own_losses: bool = True
+
+    def create_objective(self, model: Slimmable, loss: SubModelLoss, **triplet: Any) -> Objective:
+        """Own classification loss, and the metric loss against the full width."""
+        own = self.copies_of_classifier(model) if self.own_losses else None
+        metric = BatchHardTriplet(self.metric_margin)
+        options = {'weight': self.weight, 'regression': self.regression, 'alone': not self.own_losses, **triplet}
+        return Asymmetric(loss, metric, own=own, **options)

@@ -1,4 +1,4 @@
-"""Backward-compatible training, the sizes in the roles of the models' versions."""
+"""Backward-compatible training, the sizes in the roles of the versions: networks apart, and one switchable network."""
 
 from __future__ import annotations
 
@@ -33,3 +33,27 @@ class BCT(Recipe):
         """Own classification loss, and that under the full network's classifier."""
         del model
         return BackwardCompatible(loss, weight=self.weight, **triplet)
+
+
+@register_recipe
+@dataclass(frozen=True)
+class BCTS(Recipe):
+    """One switchable network; smaller widths have classifiers of their own and also learn the full width's view.
+
+    The full width, the reference, is trained at the same time; its classifier learns from it alone.
+
+    Attributes:
+        weight: Factor of the loss under the full width's classifier.
+        own_classifiers: Whether smaller widths have classifiers of their own; without them only that loss is left.
+    """
+
+    name = 'bct-s'
+    title = 'BCT-S'
+
+    weight: float = 1.0
+    own_classifiers: bool = True
+
+    def create_objective(self, model: Slimmable, loss: SubModelLoss, **triplet: Any) -> Objective:
+        """Own classification loss, and that under the full width's classifier."""
+        own = self.copies_of_classifier(model) if self.own_classifiers else None
+        return BackwardCompatible(loss, own, self.weight, alone=not self.own_classifiers, **triplet)

@@ -1,4 +1,4 @@
-"""SFSC: uncertainty sets the sub-models' priorities, conflicting gradients are projected."""
+"""SFSC: uncertainty sets the sub-models' priorities, conflicting gradients are projected; and its presets."""
 
 from __future__ import annotations
 
@@ -85,3 +85,53 @@ class SFSC(Recipe):
     def own_epochs(self, epochs: int) -> int:
         """The share of them."""
         return round(self.own_batches * epochs)
+
+
+@register_recipe
+@dataclass(frozen=True)
+class SFSCPaper(SFSC):
+    """SFSC as its slides state it.
+
+    Evidence softplus(logits), the closed-form integral alone, projection per shell, one batch for all widths.
+    """
+
+    name = 'sfsc-paper'
+    title = 'SFSC (paper)'
+
+    evidence: str = 'softplus'
+    own_batches: float = 0.0
+
+
+@register_recipe
+@dataclass(frozen=True)
+class Uncertainty(SFSC):
+    """Ablation: the evidential loss, gradients summed."""
+
+    name = 'uncertainty'
+    title = 'Uncertainty only'
+
+    aggregation: str = 'sum'
+
+
+@register_recipe
+@dataclass(frozen=True)
+class Projection(SFSC):
+    """Ablation: cross-entropy, gradients projected."""
+
+    name = 'projection'
+    title = 'Projection only'
+
+    criterion: str = 'cross_entropy'
+
+
+@register_recipe
+@dataclass(frozen=True)
+class Sum(SFSC):
+    """Ablation: cross-entropy of all widths on the shared classifier, gradients summed, one batch for all widths."""
+
+    name = 'sum'
+    title = 'Sum'
+
+    criterion: str = 'cross_entropy'
+    aggregation: str = 'sum'
+    own_batches: float = 0.0

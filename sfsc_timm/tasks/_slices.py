@@ -8,8 +8,8 @@ from math import prod
 from torch import Tensor, nn
 
 from ..gradients import PrivateSegments, SharedSlices, SliceLayout
-from ..layers import PrivateCut, SharedCut, slim_state
 from ..models import get_widths
+from ..slim import PrivateCut, SharedCut, slim_state
 
 __all__ = ['slice_layout']
 

@@ -14,9 +14,10 @@ from timm.utils import unwrap_model
 from torch import Tensor, nn
 
 from ..gradients import GradientProjection, Projection
-from ..layers import classify_fixed, sliced_leaves
 from ..losses import Objective, Reference, SubModelLoss, SubModelOutput, create_loss, kl_annealing, list_losses
 from ..models import at_width, get_width, get_widths, set_width
+from ..models._heads import classify_fixed
+from ..slim import sliced_leaves
 from ._outputs import embedding_of, evaluating, run_with_embedding
 from ._replica import Replica
 from ._slices import slice_layout

@@ -7,12 +7,12 @@ import json
 import numpy as np
 import pytest
 import torch
-from checkpoints import DATA_CONFIG, paint, save_training, save_whole, tiny
+from helpers.checkpoints import DATA_CONFIG, paint, save_training, save_whole, tiny
 
+from sfsc_timm.checkpoints import compatibility_id, save_widths
 from sfsc_timm.cli.main import main
 from sfsc_timm.data import batches, eval_transform, load_data
 from sfsc_timm.evaluation import GroundTruth, KReciprocal, embed, model_cost, retrieval_metrics
-from sfsc_timm.hub import compatibility_id, save_widths
 
 pytest.importorskip('rich')
 pytest.importorskip('matplotlib')

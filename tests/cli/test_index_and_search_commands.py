@@ -6,15 +6,16 @@ import json
 
 import pytest
 import torch
-from checkpoints import DATA_CONFIG, paint, save_whole, tiny
+from helpers.checkpoints import DATA_CONFIG, paint, save_whole, tiny
 
 from sfsc_timm._files import write_json
+from sfsc_timm.checkpoints import compatibility_id, save_widths
 from sfsc_timm.cli import index
 from sfsc_timm.cli.main import main
 from sfsc_timm.data import Sample, batches, eval_transform
-from sfsc_timm.evaluation import Gallery, embed
-from sfsc_timm.evaluation import search as search_exactly
-from sfsc_timm.hub import compatibility_id, save_widths
+from sfsc_timm.evaluation import embed
+from sfsc_timm.retrieval import Gallery
+from sfsc_timm.retrieval import search as search_exactly
 
 pytest.importorskip('rich')
 

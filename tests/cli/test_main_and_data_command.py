@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from checkpoints import paint
+from helpers.checkpoints import paint
 
 import sfsc_timm.data
 from sfsc_timm.cli import main as main_module

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sfsc_timm.data import _emoji_build, build_emoji, load_data
-from sfsc_timm.data._emoji_designs import DESIGNS, Design, normalise, read_designs
+from sfsc_timm.data import build_emoji, load_data
+from sfsc_timm.data.emoji import build as _emoji_build
+from sfsc_timm.data.emoji.designs import DESIGNS, Design, normalise, read_designs
 
 COLOURS = {'noto': 'red', 'twemoji': 'green', 'openmoji': 'blue', 'emojione': 'currentColor'}
 CODES = {f'1f6{i:02x}': f'icon-{i}' for i in range(12)}

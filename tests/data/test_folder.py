@@ -1,5 +1,5 @@
 import pytest
-from trees import labels, plant
+from helpers.trees import labels, plant
 
 from sfsc_timm.data import load_data
 

@@ -1,5 +1,5 @@
 import pytest
-from trees import labels, plant, write
+from helpers.trees import labels, plant, write
 
 from sfsc_timm.data import DISTRACTOR, load_data
 

@@ -1,8 +1,8 @@
 import shutil
 
 import pytest
-import trees
-from trees import labels, plant, write
+from helpers import trees
+from helpers.trees import labels, plant, write
 
 from sfsc_timm.data import DISTRACTOR, load_data
 

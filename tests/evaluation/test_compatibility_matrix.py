@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 import torch
-from retrieval_reference import clustered
+from helpers.retrieval_reference import clustered
 from torch import nn
 
 from sfsc_timm.evaluation import (

@@ -12,7 +12,7 @@ import pytest
 from test_compatibility_matrix import ASYMMETRIC, PAPER, matrix_of
 
 from sfsc_timm.evaluation import Match, plot_accuracy_cost, plot_contact_sheet, plot_matrix, plot_training
-from sfsc_timm.evaluation import _figure as figure_module
+from sfsc_timm.evaluation import figure as figure_module
 
 matplotlib = pytest.importorskip('matplotlib')
 image = pytest.importorskip('PIL.Image')
@@ -69,7 +69,7 @@ def test_import_loads_no_plotting_and_plots_leave_the_state_alone(tmp_path):
     root, here = Path(figure_module.__file__).parents[2], Path(__file__).parent
     code = f"""
 import sys
-sys.path[:0] = [{str(root)!r}, {str(here)!r}]
+sys.path[:0] = [{str(root)!r}, {str(here)!r}, {str(here.parent)!r}]
 import sfsc_timm.evaluation
 assert not {{'matplotlib', 'sklearn', 'faiss', 'rich'}} & set(sys.modules)
 import pathlib, matplotlib

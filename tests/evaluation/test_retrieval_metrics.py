@@ -5,11 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from retrieval_reference import clustered, naive_metrics, scores_of, taking_part
+from helpers.retrieval_reference import clustered, naive_metrics, scores_of, taking_part
 from sklearn.metrics import average_precision_score
 
-from sfsc_timm.evaluation import GroundTruth, query_statistics, retrieval_metrics
-from sfsc_timm.evaluation import _ranking as ranking
+from sfsc_timm.evaluation import GroundTruth, query_statistics, ranking, retrieval_metrics
 
 
 def make(seed, num_query=30, num_gallery=120, dim=8, noise=0.7, cameras=True, same_set=False, integers=False):

@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from retrieval_reference import clustered, naive_metrics, scores_of, taking_part
+from helpers.retrieval_reference import clustered, naive_metrics, scores_of, taking_part
 
-from sfsc_timm.evaluation import GroundTruth, KReciprocal, compatibility_matrix, retrieval_metrics, search
-from sfsc_timm.evaluation import _rerank as rerank_module
-from sfsc_timm.evaluation import _search as search_module
-from sfsc_timm.evaluation._rerank import rerank_blocks
+from sfsc_timm.evaluation import GroundTruth, KReciprocal, compatibility_matrix, retrieval_metrics
+from sfsc_timm.evaluation import rerank as rerank_module
+from sfsc_timm.evaluation.rerank import rerank_blocks
+from sfsc_timm.retrieval import search
+from sfsc_timm.retrieval import search as search_module
 
 
 def sets(seed, num_query=15, num_gallery=90, dim=6, noise=0.9):

@@ -104,7 +104,7 @@ def test_equals_the_naive_loop_on_padded_vectors(scope, seed, in_place):
 
 @pytest.mark.parametrize('scope', SCOPES)
 def test_equals_the_naive_loop_with_chunks_that_cut_everything(scope, monkeypatch):
-    monkeypatch.setattr('sfsc_timm.gradients._gramian._CHUNK', {'cpu': 7})
+    monkeypatch.setattr('sfsc_timm.gradients.gramian._CHUNK', {'cpu': 7})
     gradients = random_gradients()
     projection = GradientProjection(LAYOUT, scope=scope, generator=torch.Generator().manual_seed(3))
     assert_equal_to_reference(LAYOUT, gradients, projection.project(gradients), scope, 3)

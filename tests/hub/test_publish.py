@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 import venv
 from collections.abc import Iterator
 from copy import deepcopy
@@ -16,14 +15,10 @@ import huggingface_hub
 import pytest
 import timm
 import torch
-
-sys.path.append(str(Path(__file__).parents[1] / 'cli'))
-
-import loopback
-import xet_storage
-from checkpoints import save_training, tiny
-from clients import Clients
-from loopback_state import Hub
+from helpers import loopback, xet_storage
+from helpers.checkpoints import save_training, tiny
+from helpers.clients import Clients
+from helpers.loopback_state import Hub
 
 REPO = 'user/name'
 BRANCHES = ['w0.25', 'w0.5', 'w0.75', 'w1', 'main']

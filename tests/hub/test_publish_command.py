@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import yaml
+from helpers.checkpoints import paint, save_training, save_whole, tiny
 from huggingface_hub import ModelCardData
 
-sys.path.append(str(Path(__file__).parents[1] / 'cli'))
-
-from checkpoints import paint, save_training, save_whole, tiny
-
+from sfsc_timm.checkpoints import compatibility_id, save_widths
+from sfsc_timm.checkpoints import measurements as _measure
+from sfsc_timm.checkpoints.source import read_source
 from sfsc_timm.cli import evaluate
 from sfsc_timm.cli.main import main
 from sfsc_timm.evaluation import si_number
-from sfsc_timm.hub import About, _measure, _plan, compatibility_id, prepare, save_widths
-from sfsc_timm.hub._source import read_source
+from sfsc_timm.hub import About, prepare
+from sfsc_timm.hub import plan as _plan
 
 pytest.importorskip('rich')
 pytest.importorskip('matplotlib')

@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 import timm
 import torch
+from helpers.zoo import RESNET, assert_close_to, images, randomised
 from safetensors.torch import load_file
-from zoo import RESNET, assert_close_to, images, randomised
 
 import sfsc_timm
-from sfsc_timm.hub import About, compatibility_id, save_model, save_width, ship
+from sfsc_timm.checkpoints import compatibility_id, save_model, save_width
+from sfsc_timm.hub import About, ship
 from sfsc_timm.models import _shipped
 from sfsc_timm.models._shipped import with_shipped
 
@@ -155,7 +156,7 @@ def test_what_ships_is_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         ship(save_model(pooled, tmp_path / 'pooled', data_config=CONFIG), 'test', folder=folder)
     whole: Any = timm.create_model('sfsc_convnext_atto', num_classes=0)
     large = save_model(whole, tmp_path / 'large', data_config=CONFIG)
-    monkeypatch.setattr('sfsc_timm.hub._ship._FILE_LIMIT', 1_000_000)
+    monkeypatch.setattr('sfsc_timm.hub.ship._FILE_LIMIT', 1_000_000)
     with pytest.raises(ValueError, match=r'takes 6\.9 MB and all weights 6\.9 MB, allowed are 1 and 100 MB'):
         ship(large, 'test', folder=folder)
     with torch.no_grad():

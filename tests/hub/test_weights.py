@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sfsc_timm.checkpoints import compatibility_id, load_checkpoint_model
 from sfsc_timm.data import load_data
-from sfsc_timm.hub import compatibility_id, load_checkpoint_model
 from sfsc_timm.models._shipped import MANIFEST, weights_folder
 
 SHIPPED = json.loads((weights_folder() / MANIFEST).read_text(encoding='utf-8'))

@@ -7,7 +7,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sfsc_timm.layers import CosineLinear, classify_fixed
 from sfsc_timm.losses import (
     Aligned,
     Asymmetric,
@@ -19,6 +18,7 @@ from sfsc_timm.losses import (
     Reference,
     SubModelOutput,
 )
+from sfsc_timm.models._heads import CosineLinear, classify_fixed
 
 TARGET = torch.tensor([0, 0, 1, 1, 2, 3, 3, 3])
 

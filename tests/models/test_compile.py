@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 import timm
 import torch
-from torch import Tensor, nn
-from zoo import (
+from helpers.zoo import (
     CONVNEXT,
     RESNET,
     SKIPS_DIFFER,
@@ -21,9 +20,10 @@ from zoo import (
     name_of,
     predict,
 )
+from torch import Tensor, nn
 
 import sfsc_timm
-from sfsc_timm.layers import densify, slim
+from sfsc_timm.slim import densify, slim
 
 
 class Graphs:
@@ -97,7 +97,7 @@ def small() -> nn.Module:
 
 
 def test_eager_forwards_in_between(dynamo: None) -> None:
-    """A parameter whose copy is in use has a class of its own (sfsc_timm.layers._watched), so a third graph is made.
+    """A parameter whose copy is in use has a class of its own (sfsc_timm.slim.watched), so a third graph is made.
 
     They are more than the 8 that torch.compile allows by default; `fullgraph` would not let it go eager.
     """

@@ -8,8 +8,7 @@ import pytest
 import timm
 import torch
 import torch.nn.functional as F
-from torch import nn
-from zoo import (
+from helpers.zoo import (
     CONVNEXT,
     EFFICIENTNET,
     FAMILIES,
@@ -24,9 +23,10 @@ from zoo import (
     predict,
     slice_by_hand,
 )
+from torch import nn
 
-from sfsc_timm.layers import CosineLinear
 from sfsc_timm.models import SlimmableResNet
+from sfsc_timm.models._heads import CosineLinear
 
 
 @pytest.mark.parametrize('member', FAMILIES, ids=name_of)

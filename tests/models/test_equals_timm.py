@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 import timm
 import torch
-from torch import Tensor, nn
-from zoo import (
+from helpers.zoo import (
     BOTTLENECK,
     CONVNEXT,
     CONVNEXT_DEFAULT,
@@ -32,6 +31,7 @@ from zoo import (
     rounded,
     slice_by_hand,
 )
+from torch import Tensor, nn
 
 import sfsc_timm  # noqa: F401
 

@@ -11,9 +11,7 @@ from typing import Any
 import pytest
 import timm
 import torch
-from timm.models import create_feature_extractor
-from torch import Tensor, nn
-from zoo import (
+from helpers.zoo import (
     CONVNEXT,
     FAMILIES,
     RESNET,
@@ -26,6 +24,8 @@ from zoo import (
     name_of,
     predict,
 )
+from timm.models import create_feature_extractor
+from torch import Tensor, nn
 
 import sfsc_timm
 

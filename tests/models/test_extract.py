@@ -11,11 +11,7 @@ from typing import Any
 import pytest
 import timm
 import torch
-from safetensors.torch import save_file
-from timm.models import save_for_hf
-from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
-from zoo import (
+from helpers.zoo import (
     BOTTLENECK,
     CONVNEXT,
     CONVNEXT_DEFAULT,
@@ -34,10 +30,14 @@ from zoo import (
     predict,
     randomised,
 )
+from safetensors.torch import save_file
+from timm.models import save_for_hf
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 import sfsc_timm
-from sfsc_timm.layers import densify
 from sfsc_timm.models import SlimmableResNet
+from sfsc_timm.slim import densify
 
 
 def flops(model: nn.Module, x: torch.Tensor) -> int:

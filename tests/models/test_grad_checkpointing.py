@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.zoo import CONVNEXT, EFFICIENTNET, FAMILIES, RESNET, WIDTHS, Member, images, name_of, predict
 from torch import Tensor, nn
-from zoo import CONVNEXT, EFFICIENTNET, FAMILIES, RESNET, WIDTHS, Member, images, name_of, predict
 
-from sfsc_timm.layers import sliced_leaves
+from sfsc_timm.slim import sliced_leaves
 
 
 def frozen_norms(member: Member, **kwargs: Any) -> Any:

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import timm
 import torch
+from helpers.zoo import FAMILIES, RESNET, SMALL_BOTTLENECK, WIDTHS, Member, images, name_of, predict
 from timm.optim import param_groups_weight_decay
 from torch import nn
-from zoo import FAMILIES, RESNET, SMALL_BOTTLENECK, WIDTHS, Member, images, name_of, predict
 
 import sfsc_timm  # noqa: F401
 

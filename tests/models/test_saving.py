@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import timm
 import torch
+from helpers.zoo import FAMILIES, RESNET, Member, images, name_of, predict
 from timm.models import save_for_hf
-from zoo import FAMILIES, RESNET, Member, images, name_of, predict
 
 import sfsc_timm
 

@@ -9,9 +9,7 @@ from typing import Any
 import pytest
 import timm
 import torch
-from safetensors.torch import save_file
-from torch import Tensor, nn
-from zoo import (
+from helpers.zoo import (
     FAMILIES,
     IDENTITY_SHORTCUT,
     RESNET,
@@ -24,6 +22,8 @@ from zoo import (
     predict,
     randomised,
 )
+from safetensors.torch import save_file
+from torch import Tensor, nn
 
 import sfsc_timm  # noqa: F401
 from sfsc_timm.models._factory import checkpoint_filter_fn

@@ -9,9 +9,20 @@ import numpy as np
 import pytest
 import timm
 import torch
+from helpers.zoo import (
+    FAMILIES,
+    RESNET,
+    WIDTHS,
+    Member,
+    assert_close_to,
+    assert_far_from,
+    images,
+    name_of,
+    predict,
+    rounded,
+)
 from timm.utils import ModelEmaV3
 from torch import nn
-from zoo import FAMILIES, RESNET, WIDTHS, Member, assert_close_to, assert_far_from, images, name_of, predict, rounded
 
 import sfsc_timm
 from sfsc_timm.models import check_widths, scale_channels

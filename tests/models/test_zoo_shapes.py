@@ -7,7 +7,7 @@ import re
 import pytest
 import timm
 import torch
-from zoo import WIDTHS, rounded
+from helpers.zoo import WIDTHS, rounded
 
 import sfsc_timm  # noqa: F401
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from joint import Opposing, assert_equal, batch, convnext, gradients_of
-from replicas import WORLD, work
+from helpers.joint import Opposing, assert_equal, batch, convnext, gradients_of
+from helpers.replicas import WORLD, work
 
 from sfsc_timm.tasks import SFSCTask
 

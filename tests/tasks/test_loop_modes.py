@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from joint import CLASSES, Opposing, assert_equal, batch, convnext, gradients, gradients_of, resnet, step
+from helpers.joint import CLASSES, Opposing, assert_equal, batch, convnext, gradients, gradients_of, resnet, step
 from timm.data.mixup import Mixup
 from timm.utils import NativeScaler, dispatch_clip_grad
 from torch import Tensor, nn

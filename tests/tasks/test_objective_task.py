@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import sfsc_timm  # noqa: F401
-from sfsc_timm.layers import classify_fixed
 from sfsc_timm.losses import BatchHardTriplet
+from sfsc_timm.models._heads import classify_fixed
 from sfsc_timm.recipes import create_recipe, list_recipes
 
 TARGET = torch.tensor([0, 0, 1, 1, 2, 2])

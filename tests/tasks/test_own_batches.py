@@ -6,10 +6,10 @@ from copy import deepcopy
 
 import pytest
 import torch
-from joint import assert_equal, batch, gradients, resnet, step
+from helpers.joint import assert_equal, batch, gradients, resnet, step
 
 from sfsc_timm.losses import Aligned, BatchHardTriplet, CrossEntropyLoss, Objective
-from sfsc_timm.losses._objective import cosine_distance
+from sfsc_timm.losses.objective import cosine_distance
 from sfsc_timm.tasks import SFSCTask
 from sfsc_timm.tasks._outputs import embedding_of, run_with_embedding
 

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import timm
 import torch
-from joint import CLASSES, Opposing, assert_equal, batch, convnext, gradients, plain_gradients, resnet, step
+from helpers.joint import CLASSES, Opposing, assert_equal, batch, convnext, gradients, plain_gradients, resnet, step
 from torch import Tensor, nn
 
-from sfsc_timm.layers import PrivateCut, slim_state
 from sfsc_timm.losses import CrossEntropyLoss, EvidentialLoss
+from sfsc_timm.slim import PrivateCut, slim_state
 from sfsc_timm.tasks import SFSCTask
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from joint import assert_equal, batch, convnext, gradients, gradients_of, resnet, step
+from helpers.joint import assert_equal, batch, convnext, gradients, gradients_of, resnet, step
 
 from sfsc_timm.tasks import SFSCTask
 

@@ -22,7 +22,7 @@ from torch import nn
 
 import sfsc_timm.tasks
 
-STAND_IN = Path(__file__).with_name('loop.py')
+STAND_IN = Path(__file__).parents[1] / 'helpers' / 'loop.py'
 CHECKOUT = os.environ.get('SFSC_TIMM_CHECKOUT')
 
 MODEL = ['channels=(16,24,32,32)', 'layers=(1,1,1,1)', 'stem_width=8', 'embed_dim=16', 'widths=(0.5,1.0)']
@@ -47,12 +47,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def undone() -> Iterator[None]:
-    """Takes back what `import sfsc_timm.train_task` does to timm's classes."""
+    """Takes back what `import sfsc_timm.timm_train` does to timm's classes."""
     yield
     for name in ('ClassificationTask', 'LogitDistillationTask', 'FeatureDistillationTask', 'TokenDistillationTask'):
         # A class that has had a __new__ keeps a slot for it, so that deleting it would not be enough.
         getattr(timm.task, name).__new__ = lambda cls, *args, **kwargs: object.__new__(cls)
-    sys.modules.pop('sfsc_timm.train_task', None)
+    for name in ('timm_train', 'train_task'):
+        sys.modules.pop(f'sfsc_timm.{name}', None)
 
 
 @pytest.fixture(params=['stand-in', 'train.py'])
@@ -69,7 +70,7 @@ def train(script: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.Monkey
     """Runs the script on tiny images, at width 0.5; gives the folder of its checkpoints."""
 
     def run(*flags: str, joint: bool = True, name: str = 'run', kwargs: tuple[str, ...] = ('width=0.5',)) -> Path:
-        argv = ['train.py', '--device-modules', 'sfsc_timm', *(['sfsc_timm.train_task'] if joint else [])]
+        argv = ['train.py', '--device-modules', 'sfsc_timm', *(['sfsc_timm.timm_train'] if joint else [])]
         argv += ['--data-dir', str(folder), '--num-classes', '3', '--input-size', '3', '32', '32']
         argv += ['--batch-size', '4', '--epochs', '1', '--device', 'cpu', '--workers', '0']
         argv += ['--lr', '0.05', '--warmup-epochs', '0', '--output', str(tmp_path), '--experiment', name]
@@ -130,9 +131,9 @@ REFUSED = {
 
 @pytest.fixture
 def train_task(undone: None) -> Any:
-    import sfsc_timm.train_task
+    import sfsc_timm.timm_train
 
-    return sfsc_timm.train_task
+    return sfsc_timm.timm_train
 
 
 def test_the_table_is_tested_row_by_row(train_task: Any) -> None:
@@ -210,7 +211,7 @@ def test_two_processes_under_torchrun(folder: Path, tmp_path: Path) -> None:
     script = tmp_path / 'train.py'  # beside it would lie the checkout's own timm
     script.write_text((Path(str(CHECKOUT)) / 'train.py').read_text())
     command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2', str(script)]
-    command += ['--device-modules', 'sfsc_timm', 'sfsc_timm.train_task', '--model', 'sfsc_resnet18d']
+    command += ['--device-modules', 'sfsc_timm', 'sfsc_timm.timm_train', '--model', 'sfsc_resnet18d']
     command += ['--model-kwargs', *MODEL, '--data-dir', str(folder), '--num-classes', '3', '--input-size', '3', '32']
     command += ['32', '--batch-size', '2', '--epochs', '1', '--device', 'cpu', '--workers', '0', '--no-prefetcher']
     command += ['--lr', '0.05', '--warmup-epochs', '0', '--grad-accum-steps', '2', '--dist-bn', 'broadcast']

@@ -1,36 +1,28 @@
-"""Which settings benchmarks/tune.py chooses, and which finished runs benchmarks/paper_table.py takes as they are."""
+"""Which settings benchmarks/paper/tune.py chooses, and which finished runs table.py beside it takes as they are."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-
-@pytest.fixture
-def runs(benchmark_script: Callable[[str], Any]) -> Any:
-    return benchmark_script('runs')
+from benchmarks.paper import runs, tune
+from benchmarks.paper import table as paper_table
 
 
-@pytest.fixture
-def paper_table(benchmark_script: Callable[[str], Any]) -> Any:
-    return benchmark_script('paper_table')
-
-
-def finished(runs: Any, **changes: Any) -> dict[str, Any]:
+def finished(**changes: Any) -> dict[str, Any]:
     """A run by the settings of the configuration, apart from the changes."""
     settings = {**runs.read_config(runs.CONFIGS / 'emoji.yaml'), 'recipe_kwargs': {}, 'seed': 3, **changes}
     return {'settings': settings}
 
 
-def test_a_run_of_the_settings_of_now_is_taken(runs: Any) -> None:
-    assert runs.has_settings(finished(runs), 'emoji', {}, [])
+def test_a_run_of_the_settings_of_now_is_taken() -> None:
+    assert runs.has_settings(finished(), 'emoji', {}, [])
     own = {'lr': 0.2, 'recipe_kwargs': {'own_batches': True}}
-    assert runs.has_settings(finished(runs, **own), 'emoji', own, [])
-    assert runs.has_settings(finished(runs, epochs=60), 'emoji', {}, ['--epochs', '60', '--no-preload'])
+    assert runs.has_settings(finished(**own), 'emoji', own, [])
+    assert runs.has_settings(finished(epochs=60), 'emoji', {}, ['--epochs', '60', '--no-preload'])
 
 
 @pytest.mark.parametrize(
@@ -43,16 +35,16 @@ def test_a_run_of_the_settings_of_now_is_taken(runs: Any) -> None:
         ({}, {'recipe_kwargs': {'scope': 'layer'}}),
     ],
 )
-def test_a_run_of_other_settings_is_trained_again(runs: Any, changes: dict[str, Any], own: dict[str, Any]) -> None:
-    assert not runs.has_settings(finished(runs, **changes), 'emoji', own, [])
+def test_a_run_of_other_settings_is_trained_again(changes: dict[str, Any], own: dict[str, Any]) -> None:
+    assert not runs.has_settings(finished(**changes), 'emoji', own, [])
 
 
-def test_folders_of_different_settings_differ(runs: Any) -> None:
+def test_folders_of_different_settings_differ() -> None:
     names = [runs.folder_name('sfsc-seed0', own) for own in ({}, {'lr': 0.2}, {'recipe_kwargs': {'distill': 0.3}})]
     assert names == ['sfsc-seed0', 'sfsc-seed0-lr-0.2', 'sfsc-seed0-recipe-kwargs-distill=0.3']
 
 
-def test_settings_of_another_data_set_are_taken_over(paper_table: Any, tmp_path: Path) -> None:
+def test_settings_of_another_data_set_are_taken_over(tmp_path: Path) -> None:
     source, target = tmp_path / 'source.json', tmp_path / 'target.json'
     with pytest.raises(ValueError, match='--tuned-on must name a data set that tune'):
         paper_table.take_over_settings(target, source, 'emoji')
@@ -84,7 +76,5 @@ def trial(name: str, score: float, compatible: int | None = None, widths: int = 
     ],
     ids=['best', 'compatible', 'too far', 'best compatible', 'two widths', 'not counted'],
 )
-def test_of_trials_alike_a_compatible_one_is_chosen(
-    rows: list[dict[str, Any]], best: str, benchmark_script: Callable[[str], Any]
-) -> None:
-    assert benchmark_script('tune').choose(rows)['trial'] == best
+def test_of_trials_alike_a_compatible_one_is_chosen(rows: list[dict[str, Any]], best: str) -> None:
+    assert tune.choose(rows)['trial'] == best

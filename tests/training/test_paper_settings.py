@@ -1,4 +1,4 @@
-"""The settings in benchmarks/configs; those for person and vehicle data sets run on miniature trees."""
+"""The settings in benchmarks/paper/configs; those for person and vehicle data sets run on miniature trees."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import trees
 import yaml
+from helpers import trees
+from helpers.small_runs import SETTINGS
 from PIL import Image
-from small_runs import SETTINGS
 
 from sfsc_timm.recipes import create_recipe
 from sfsc_timm.training import TrainConfig, TrainingRun, read_config
 
-CONFIGS = Path(__file__).parents[2] / 'benchmarks' / 'configs'
+CONFIGS = Path(__file__).parents[2] / 'benchmarks' / 'paper' / 'configs'
 
 MORE_OF_MARKET1501 = tuple(f'bounding_box_train/{i:04}_c{c}s1_00000{c}_00.jpg' for i in (10, 11, 12) for c in (1, 2))
 

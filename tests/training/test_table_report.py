@@ -1,21 +1,17 @@
-"""The report of benchmarks/paper_table.py on made-up runs."""
+"""The report of benchmarks/paper/table.py on made-up runs."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from benchmarks.paper import report as table_report
+
 SPREAD = [[50.0, 45.0], [46.0, 60.0]]
-
-
-@pytest.fixture
-def table_report(benchmark_script: Callable[[str], Any]) -> Any:
-    return benchmark_script('table_report')
 
 
 def run(system: str, seed: int, cells: list[list[float]]) -> dict[str, Any]:
@@ -35,7 +31,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_figures_are_those_of_the_cells(table_report: Any, folder: Path) -> None:
+def test_figures_are_those_of_the_cells(folder: Path) -> None:
     runs = table_report.read_runs(folder)
     assert list(runs) == ['sfsc', 'unified', 'sum', 'bct']
     found = table_report.figures(runs['sfsc'])
@@ -45,7 +41,7 @@ def test_figures_are_those_of_the_cells(table_report: Any, folder: Path) -> None
     assert found['compatible'].tolist() == [0.0, 0.0]
 
 
-def test_margins_are_paired_by_seed(table_report: Any, folder: Path) -> None:
+def test_margins_are_paired_by_seed(folder: Path) -> None:
     runs = table_report.read_runs(folder)
     less_sum = table_report.margins(runs['sfsc'], runs['sum'])
     assert less_sum['diagonal'].tolist() == [2.0]  # seed 1 alone; the means differ by 1
@@ -55,7 +51,7 @@ def test_margins_are_paired_by_seed(table_report: Any, folder: Path) -> None:
     assert table_report.margins(runs['sfsc'], runs['bct']) == {}
 
 
-def test_report_warns_of_runs_that_are_not_alike(table_report: Any, folder: Path) -> None:
+def test_report_warns_of_runs_that_are_not_alike(folder: Path) -> None:
     table_report.report(folder, 'emoji')
     assert 'differ in more than their seed' not in (folder / 'table.md').read_text(encoding='utf-8')
     other = run('sfsc', 2, SPREAD)
@@ -65,7 +61,7 @@ def test_report_warns_of_runs_that_are_not_alike(table_report: Any, folder: Path
     assert '**The runs of SFSC differ in more' in (folder / 'table.md').read_text(encoding='utf-8')
 
 
-def test_report_holds_spread_margins_and_trials(table_report: Any, folder: Path) -> None:
+def test_report_holds_spread_margins_and_trials(folder: Path) -> None:
     trials = [
         {'system': 'sfsc', 'trial': {}, 'diagonal': 50.0, 'cross': 47.0},
         {'system': 'sfsc', 'trial': {'triplet': 2.0}, 'diagonal': 51.0, 'cross': 48.0, 'compatible': 2},
@@ -84,7 +80,7 @@ def test_report_holds_spread_margins_and_trials(table_report: Any, folder: Path)
     assert (folder / 'training.png').stat().st_size > 0
 
 
-def test_report_says_where_settings_come_from(table_report: Any, folder: Path) -> None:
+def test_report_says_where_settings_come_from(folder: Path) -> None:
     (folder / 'tuning.json').write_text(json.dumps({'data': 'emoji', 'chosen': {'sfsc': {}}}))
     table_report.report(folder, 'glyphs')
     text = (folder / 'table.md').read_text(encoding='utf-8')
@@ -92,7 +88,7 @@ def test_report_says_where_settings_come_from(table_report: Any, folder: Path) -
     assert 'Trials' not in text
 
 
-def test_report_names_the_batch_only_if_all_have_the_same(table_report: Any, folder: Path) -> None:
+def test_report_names_the_batch_only_if_all_have_the_same(folder: Path) -> None:
     size = run('sfsc', 0, SPREAD)['settings']['batch_size']
     table_report.report(folder, 'emoji')
     assert f'epochs, batch {size}, the same' in (folder / 'table.md').read_text(encoding='utf-8')

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_runs import SETTINGS
+from helpers.small_runs import SETTINGS
 
 from sfsc_timm.cli.main import main
 from sfsc_timm.training import TrainConfig, read_config, write_config

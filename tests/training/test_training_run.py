@@ -16,14 +16,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers.small_runs import SETTINGS, same_states
 from PIL import Image
-from small_runs import SETTINGS, same_states
 
+from sfsc_timm.checkpoints import load_checkpoint_model
 from sfsc_timm.data import Batches
-from sfsc_timm.hub import load_checkpoint_model
 from sfsc_timm.recipes import list_recipes
 from sfsc_timm.training import Loop, Report, TrainConfig, TrainingRun, WandB, resume_config, write_config
-from sfsc_timm.training._checkpoint import load_checkpoint
+from sfsc_timm.training.checkpoint import load_checkpoint
 
 
 class StopAt(Report):
@@ -222,7 +222,7 @@ def test_start_from_another_runs_weights(tmp_path: Path, others: bool) -> None:
     run = TrainingRun(
         TrainConfig(**{**SETTINGS, 'initial_checkpoint': str(tmp_path / 'first/last.pth.tar')}), tmp_path / 'second'
     )
-    from sfsc_timm.training._build import create_model
+    from sfsc_timm.training.build import create_model
 
     model = create_model(run.config, run.data.num_classes - others, run.input)
     for name, tensor in model.state_dict().items():

@@ -1,0 +1,261 @@
+"""Checkpoints from wherever they lie, as models that embed."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import timm
+from timm.data.model_config import resolve_input_data_config
+from timm.models import resolve_model_input_args
+from timm.models._hub import load_model_config_from_path
+from torch import nn
+
+from ..models import Slimmable
+from .dense import DenseWidths
+from .errors import clear_errors
+from .identity import compatibility_id
+from .read import fill, read_weights
+from .save import SECTION
+
+__all__ = ['Checkpoint', 'download', 'load_checkpoint_model', 'load_configured', 'read_section']
+
+_HUB = ('hf-hub:', 'hf_hub:')
+_SUFFIXES = ('.safetensors', '.pth', '.pt', '.tar', '.bin', '.ckpt')
+_WEIGHTS = ('model.safetensors', 'pytorch_model.bin')
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """A trained model and what is known about it.
+
+    Attributes:
+        source: Where it came from.
+        model: In evaluation mode; its widths embed through `forward_features` and `forward_head(pre_logits=True)`,
+            and `extract(width)` gives one as a dense model.
+        compatibility: Identifies the metric space: checkpoints that share it can search each other's galleries.
+        input_size: (C, H, W) that it was trained for.
+        mean: Mean of each channel, in [0, 1].
+        std: Standard deviation of each channel, in [0, 1].
+        interpolation: How images are resized.
+        crop_pct: Share of the resized image that the crop keeps.
+        crop_mode: 'center', 'squash' or 'border'.
+    """
+
+    source: str
+    model: Slimmable | DenseWidths
+    compatibility: str
+    input_size: tuple[int, int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    interpolation: str
+    crop_pct: float
+    crop_mode: str
+
+    @property
+    def widths(self) -> tuple[float, ...]:
+        """The widths at which it embeds, ascending."""
+        return self.model.widths
+
+
+def load_checkpoint_model(
+    source: str | os.PathLike[str],
+    width: float | None = None,
+    *,
+    model: str | None = None,
+    model_kwargs: Mapping[str, Any] | None = None,
+    use_ema: bool = False,
+    data_config: Mapping[str, Any] | None = None,
+) -> Checkpoint:
+    """Loads a slimmable model, single widths of one, or any timm model (its pooled features are the embedding).
+
+    Nothing in the checkpoint is executed, and a model is returned only if every weight of it was in the checkpoint.
+
+    `source` is one of
+
+    - a folder in timm's local-dir layout (config.json, model.safetensors): a whole slimmable model or one width;
+    - a folder of such width folders, as `save_widths` makes: all of them together;
+    - a .safetensors file, with config.json beside it or `model` given;
+    - a .pth.tar of timm's train.py, or any state_dict of torch.save with `model` given;
+    - `hf-hub:user/name` or `hf-hub:user/name@revision`;
+    - a timm model by name, with its pretrained weights.
+
+    The compatibility id is the one that the checkpoint declares (`save_widths` writes the same into all widths), and
+    `compatibility_id` of the weights otherwise.
+
+    Args:
+        source: Where the checkpoint lies.
+        width: Width to make active; None leaves the one of creation.
+        model: timm's name of the model, for files that do not say it.
+        model_kwargs: Arguments of `timm.create_model`, for such files.
+        use_ema: Take the averaged weights of a training checkpoint.
+        data_config: Preprocessing that replaces the checkpoint's: input_size, img_size, mean, std, interpolation,
+            crop_pct, crop_mode.
+
+    Raises:
+        FileNotFoundError: There is no such file or folder, or a part of it is missing.
+        ValueError: It is corrupt, does not fit the model, is not known to timm, or has no such width.
+        ConnectionError: It is on the Hub, but not in the cache, and there is no network.
+        PermissionError: It is private on the Hub.
+    """
+    name = str(source).removeprefix('local-dir:')
+    args: Mapping[str, Any] = {}
+    section: Mapping[str, Any] = {}
+    path = Path(name).expanduser()
+    if name.startswith(_HUB):
+        loaded, section = _load_folder(_download(name), name)
+    elif path.is_dir():
+        loaded, section = _load_folder(path, name)
+    elif path.is_file() or name.endswith(_SUFFIXES) or '/' in name or os.sep in name:
+        loaded, section, args = _load_file(path, model, model_kwargs or {}, use_ema)
+    else:
+        loaded = _load_pretrained(name, model_kwargs or {})
+    if not section and not isinstance(loaded, Slimmable):
+        loaded.reset_classifier(0)  # type: ignore[operator]
+    identity = section.get('compatibility') or compatibility_id(loaded)
+    # A folder of one width may hold a slimmable model of that one width, where plain timm has no narrower one.
+    if not isinstance(loaded, Slimmable | DenseWidths) or (isinstance(loaded, Slimmable) and 'width' in section):
+        loaded = DenseWidths({section.get('width', 1.0): loaded})
+    if width is not None:
+        loaded.set_width(width)
+    return Checkpoint(name, loaded.eval(), identity, **_preprocessing(loaded, args, data_config or {}))
+
+
+def _load_folder(folder: Path, source: str) -> tuple[nn.Module, Mapping[str, Any]]:
+    if (folder / 'config.json').is_file():
+        weights = next((folder / name for name in _WEIGHTS if (folder / name).is_file()), None)
+        if weights is None:
+            raise FileNotFoundError(f'{source!r} holds a config.json but none of {", ".join(_WEIGHTS)}.')
+        return load_configured(weights)
+    parts = [_load_folder(part, str(part)) for part in sorted(folder.iterdir()) if (part / 'config.json').is_file()]
+    if not parts:
+        raise FileNotFoundError(
+            f'{source!r} holds no checkpoint: expected config.json and model.safetensors, or folders with them for '
+            'the widths.'
+        )
+    known = {section.get('compatibility') for _, section in parts}
+    widths = {section.get('width') for _, section in parts}
+    if len(known) != 1 or None in known or None in widths or len(widths) != len(parts):
+        raise ValueError(f'the folders in {source!r} are not the widths of one model; name one of them.')
+    return DenseWidths({section['width']: part for part, section in parts}), parts[-1][1]
+
+
+def read_section(config: Path) -> dict[str, Any]:
+    """Our own section of a config.json; empty where it has none.
+
+    Raises:
+        ValueError: It is no config.
+    """
+    try:
+        return dict(json.loads(config.read_text(encoding='utf-8')).get(SECTION, {}))
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ValueError(f"{str(config)!r} is no config of timm's ({error!r}).") from error
+
+
+def load_configured(weights: Path, **changes: Any) -> tuple[nn.Module, Mapping[str, Any]]:
+    """Loads a file whose folder has a config.json; returns the model and our section of the config.
+
+    Args:
+        weights: The file.
+        **changes: Arguments of `timm.create_model` that replace the config's.
+    """
+    config = weights.with_name('config.json')
+    section = read_section(config)
+    try:
+        pretrained_cfg, name, args = load_model_config_from_path(config.parent)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{str(config)!r} is no config of timm's ({error!r}).") from error
+    model = _create(str(weights), name, {**args, **changes, 'pretrained_cfg': pretrained_cfg})
+    fill(model, read_weights(weights).state, str(weights))
+    return model, section
+
+
+def _load_file(
+    path: Path, model: str | None, model_kwargs: Mapping[str, Any], use_ema: bool
+) -> tuple[nn.Module, Mapping[str, Any], Mapping[str, Any]]:
+    """Loads a file; returns the model, our section of the config, and the training script's arguments."""
+    if path.suffix == '.safetensors' and model is None and path.with_name('config.json').is_file():
+        return *load_configured(path), {}
+    weights = read_weights(path, use_ema)
+    name = model or weights.args.get('model')
+    if name is None:
+        raise ValueError(f'{str(path)!r} does not say which model it is of: give model (timm name) and model_kwargs.')
+    # As timm's train.py makes it.
+    named = {'num_classes': weights.args.get('num_classes'), 'global_pool': weights.args.get('gp')}
+    own = weights.args.get('model_kwargs') or {}
+    created = _create(str(path), name, {**named, **own, **model_kwargs}, weights.args)
+    fill(created, weights.state, str(path))
+    return created, {}, weights.args
+
+
+def _load_pretrained(name: str, model_kwargs: Mapping[str, Any]) -> nn.Module:
+    if not timm.is_model(name.partition('.')[0]):
+        raise ValueError(
+            f'{name!r} is no file, no folder and no model of timm; for the Hugging Face Hub write hf-hub:user/name.'
+        )
+    cfg = timm.get_pretrained_cfg(name, allow_unregistered=False) if '.' in name else timm.get_pretrained_cfg(name)
+    if name.startswith('sfsc_') and str(getattr(cfg, 'hf_hub_id', None)).startswith('timm/'):
+        raise ValueError(
+            f"{name!r} has only timm's backbone as pretrained weights, to start training from: its neck and narrow "
+            'widths know nothing yet. Give a trained checkpoint.'
+        )
+    return _create(name, name, {**model_kwargs, 'pretrained': True})
+
+
+def _create(
+    source: str, name: str, arguments: dict[str, Any], train_args: Mapping[str, Any] | None = None
+) -> nn.Module:
+    try:
+        if train_args:  # they also tell channels and size of the input
+            arguments = resolve_model_input_args(name, train_args, **arguments)
+            name = arguments.pop('model_name')
+        model: nn.Module = timm.create_model(name, **arguments)
+    except (RuntimeError, TypeError, ValueError, OSError) as error:
+        shown = {key: value for key, value in arguments.items() if key != 'pretrained_cfg'}
+        raise ValueError(f'{source!r}: timm cannot make {name!r} with {shown}: {error}') from error
+    return model
+
+
+def _preprocessing(
+    model: Slimmable | DenseWidths, args: Mapping[str, Any], changes: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Preprocessing by timm's rules, from the checkpoint's config, its training arguments and the caller."""
+    changes = {key: value for key, value in changes.items() if value is not None}
+    arguments = dict(args)
+    if {'input_size', 'img_size'} & changes.keys():
+        arguments.update(input_size=None, img_size=None)
+    source = model.extract() if isinstance(model, DenseWidths) else model
+    config: dict[str, Any] = resolve_input_data_config(source, {**arguments, **changes})
+    return {**config, **{key: tuple(config[key]) for key in ('input_size', 'mean', 'std')}}
+
+
+def _download(source: str) -> Path:
+    name, _, revision = source.split(':', 1)[1].partition('@')
+    return download(name, revision or None)
+
+
+def download(repo: str, revision: str | None = None) -> Path:
+    """Brings config and weights of one revision from the Hugging Face Hub, or finds them in the cache.
+
+    Returns:
+        The folder in the cache.
+
+    Raises:
+        ValueError: There is no such repository or revision.
+        PermissionError: The Hub wants a login.
+        ConnectionError: No network, and not in the cache.
+    """
+    from huggingface_hub import snapshot_download
+
+    what = f'hf-hub:{repo}' + (f'@{revision}' if revision else '')
+    try:
+        with clear_errors(what):
+            return Path(snapshot_download(repo, revision=revision, allow_patterns=['config.json', _WEIGHTS[0]]))
+    except (ConnectionError, PermissionError):
+        raise
+    except OSError as error:
+        raise ValueError(f'{what!r} could not be fetched from the Hugging Face Hub: {error}') from error

@@ -1,0 +1,102 @@
+"""One width in the form in which it is saved: plain timm's where that exists, the plugin's otherwise."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from ..models import Slimmable
+from ..slim import densify
+from .read import fill
+
+__all__ = ['embedding_layer', 'relative_error', 'sub_model']
+
+_TOLERANCE = 1e-5  # of the largest value
+
+
+def sub_model(model: Slimmable, width: float, allow_plugin: bool = False) -> tuple[nn.Module, bool]:
+    """Dense model of one width whose output is the embedding, as a config of timm's can describe it.
+
+    It is compared with the slimmable model before it is returned, so what gets saved embeds as the model does.
+
+    Args:
+        model: The slimmable model, of `timm.create_model`.
+        width: Which width.
+        allow_plugin: Give a model of this package where plain timm cannot express the sub-model.
+
+    Returns:
+        The model in evaluation mode, and whether plain timm can make it.
+
+    Raises:
+        ValueError: If the width is unknown, or no allowed form expresses the sub-model.
+    """
+    with model.at_width(width):
+        width = model.width
+    try:
+        plain = model.extract(width, plain=True)
+        error = _difference(plain, model, width)
+        if error <= _TOLERANCE:
+            return plain, True
+        raise ValueError(f'plain timm gives another output at width {width:g} (by {error:.1g} of the largest value)')
+    except ValueError:
+        if not allow_plugin:
+            raise
+    own = _lone(model, width)
+    if (error := _difference(own, model, width)) > _TOLERANCE:
+        raise ValueError(f'width {width:g} cannot be saved: its dense form gives another output (by {error:.1g})')
+    return own, False
+
+
+def embedding_layer(model: nn.Module) -> str:
+    """Name of the layer that makes the embedding: the neck, or in plain timm's models the place of the classifier."""
+    if isinstance(model, Slimmable):
+        return 'neck' if model.embed_dim else 'none'
+    name: str = model.pretrained_cfg['classifier']  # type: ignore[index,assignment]
+    return name
+
+
+def relative_error(actual: Tensor, expected: Tensor) -> float:
+    """max|a - b| / max|b| of two embeddings of one shape; infinite if either is not finite."""
+    error = ((actual - expected).abs().max() / expected.abs().max().clamp_min(1e-30)).item()
+    return error if error == error else float('inf')  # noqa: PLR0124  NaN
+
+
+def _difference(dense: nn.Module, model: Slimmable, width: float) -> float:
+    """By how much a dense model differs from the slimmable one on a batch of noise."""
+    in_chans, *sides = model.pretrained_cfg['input_size']
+    size = (2, int(getattr(model, 'in_chans', in_chans)), *sides)
+    parameter = next(model.parameters())
+    noise = torch.randn(size, generator=torch.Generator().manual_seed(0)).to(parameter.device, parameter.dtype)
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad(), model.at_width(width):
+            expected = model.forward_head(model.forward_features(noise), pre_logits=True)
+            return relative_error(dense.eval()(noise), expected)
+    finally:
+        model.train(training)
+
+
+def _lone(model: Slimmable, width: float) -> nn.Module:
+    """The network of this package that is as narrow as the sub-model and has that one width."""
+    args: dict[str, Any] = {
+        **getattr(model, '_model_args', {}),
+        'widths': [1.0],
+        'width': 1.0,
+        'full_width': model._full_width * width,
+        'embed_dim': model.embed_dim,
+        'neck_norm': model._neck_norm,
+        'num_classes': 0,
+    }
+    narrow: Any = timm.create_model(model.pretrained_cfg['architecture'], **args).eval()
+    with model.at_width(width):
+        state = densify(model).state_dict()
+    own = narrow.state_dict()
+    # A slimmable norm counts its batches for each width, here for the one that there is.
+    fitting = {k: t.reshape(own[k].shape) if k in own and t.numel() == own[k].numel() else t for k, t in state.items()}
+    fill(narrow, {key: tensor for key, tensor in fitting.items() if not key.startswith('fc.')}, f'width {width:g}')
+    narrow.pretrained_cfg = narrow.default_cfg = {**model.pretrained_cfg, 'num_classes': 0}
+    return narrow

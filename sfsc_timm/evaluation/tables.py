@@ -1,0 +1,69 @@
+"""The compatibility matrix as text."""
+
+from __future__ import annotations
+
+from .matrix import CompatibilityMatrix
+
+
+def markdown_table(matrix: CompatibilityMatrix, k: int = 1) -> str:
+    """Format the matrix as a Markdown table that also reads well as plain text.
+
+    Each cell is `mAP / rank-k` in percent; a cross-test that does not beat the weaker self-test ends in `✗`.
+
+    Args:
+        matrix: What to show.
+        k: The CMC rank shown beside mAP.
+
+    Returns:
+        The table and one line of summary, without a final newline.
+    """
+    if k not in matrix.cmc:
+        raise ValueError(f'k must be one of the computed ranks {sorted(matrix.cmc)}, got {k}.')
+    labels = [f'{name} ({width:g})' for name, width in zip(matrix.names, matrix.widths, strict=True)]
+    header = ['query \\ gallery', *labels]
+    rows = [
+        [
+            label,
+            *(
+                f'{matrix.mAP[i, j]:.2f} / {matrix.cmc[k][i, j]:.2f}' + ('' if matrix.compatible[i, j] else ' ✗')
+                for j in range(len(labels))
+            ),
+        ]
+        for i, label in enumerate(labels)
+    ]
+    costs = {
+        'params': matrix.params and [si_number(value) for value in matrix.params],
+        'MACs': matrix.flops and [si_number(value) for value in matrix.flops],
+    }
+    for name, values in costs.items():
+        if values:
+            header.append(name)
+            rows = [[*row, value] for row, value in zip(rows, values, strict=True)]
+    return f'{_align([header, *rows])}\n\n{summary(matrix, k)}'
+
+
+def summary(matrix: CompatibilityMatrix, k: int = 1) -> str:
+    """One line: what the cells are, diagonal and cross means, and how many cross-tests are compatible."""
+    line = f'mAP / rank-{k} in percent; diagonal mean {matrix.diagonal_mean:.2f} mAP'
+    if (size := len(matrix.widths)) == 1:
+        return line + '.'
+    return (
+        f'{line}, cross mean {matrix.cross_mean:.2f}; {matrix.num_compatible} of {size * (size - 1)} cross-tests '
+        'beat the weaker self-test.'
+    )
+
+
+def si_number(value: float) -> str:
+    """Three significant digits with a unit prefix: 4120000000 is '4.12G'."""
+    prefixes = ['', 'k', 'M', 'G']
+    while abs(value) >= 999.5 and len(prefixes) > 1:
+        value /= 1000
+        del prefixes[0]
+    return f'{value:.3g}{prefixes[0]}'
+
+
+def _align(rows: list[list[str]]) -> str:
+    sizes = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = ['| ' + ' | '.join(text.rjust(size) for text, size in zip(row, sizes, strict=True)) + ' |' for row in rows]
+    rule = '|' + '|'.join('-' * (size + 1) + ':' for size in sizes) + '|'
+    return '\n'.join([lines[0], rule, *lines[1:]])

@@ -1,0 +1,55 @@
+"""Embeddings of smaller widths that agree with the full width's."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .base import SubModelLoss
+from .objective import Objective, Reference, cosine_distance
+from .triplet import BatchHardTriplet
+
+
+class Aligned(Objective):
+    """As `Objective`, and embeddings of smaller sub-models have to agree with the full width's.
+
+    Slimmable networks distil the full width's predictions in place (Yu and Huang, Universally Slimmable Networks, ICCV
+    2019); where embeddings are compared across widths, it is these that have to agree. The metric form is that of
+    Budnik and Avrithis, CVPR 2021. Whatever is compared with the full width does not train it.
+
+    Args:
+        loss: On logits.
+        triplet: As for `Objective`.
+        triplet_weight: As for `Objective`.
+        distill: Factor of 1 - cosine between a sub-model's and the full width's embedding of an image, in [0, 2].
+        cross: Factor of the triplet loss with a sub-model's anchors among the full width's embeddings.
+
+    Raises:
+        ValueError: If `cross` is asked for without a triplet loss.
+    """
+
+    uses_reference = True
+
+    def __init__(
+        self,
+        loss: SubModelLoss,
+        triplet: BatchHardTriplet | None = None,
+        triplet_weight: float = 1.0,
+        distill: float = 0.0,
+        cross: float = 0.0,
+    ) -> None:
+        super().__init__(loss, triplet, triplet_weight)
+        if cross and triplet is None:
+            raise ValueError('Parameter `cross` needs a triplet loss. Found none; give triplet, or leave cross out.')
+        self.distill = distill
+        self.cross = cross
+
+    def compatible(self, embedding: Tensor, target: Tensor, reference: Reference, kl_scale: float | Tensor) -> Tensor:
+        """Computes the loss of disagreement with the full width."""
+        del kl_scale
+        loss = embedding.new_zeros((), dtype=torch.float32)
+        if self.distill:
+            loss = loss + self.distill * cosine_distance(embedding, reference.embedding)
+        if self.cross and self.triplet is not None:
+            loss = loss + self.cross * self.triplet(embedding, target, reference.embedding)
+        return loss
