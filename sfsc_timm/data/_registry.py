@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
-import inspect
-import pkgutil
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from .._registry import Registry
 
 if TYPE_CHECKING:
     import os
@@ -17,13 +15,8 @@ if TYPE_CHECKING:
 
 Reader = TypeVar('Reader', bound=Callable[..., 'RetrievalData'])
 
-
-class _Entry(NamedTuple):
-    reader: Callable[..., RetrievalData]
-    needs_root: bool
-
-
-_READERS: dict[str, _Entry] = {}
+_READERS: Registry[Callable[..., RetrievalData]] = Registry('data set', argument='name', package='sfsc_timm.data')
+_WITHOUT_ROOT: set[str] = set()
 
 
 def register_data(name: str, *, needs_root: bool = True) -> Callable[[Reader], Reader]:
@@ -40,26 +33,17 @@ def register_data(name: str, *, needs_root: bool = True) -> Callable[[Reader], R
     """
 
     def register(reader: Reader) -> Reader:
-        if name in _READERS and _READERS[name].reader is not reader:
-            raise ValueError(f'name {name!r} is already registered by {_READERS[name].reader.__module__}.')
-        _READERS[name] = _Entry(reader, needs_root)
+        _READERS.add(name, reader)
+        if not needs_root:
+            _WITHOUT_ROOT.add(name)
         return reader
 
     return register
 
 
-@cache
-def _import_readers() -> None:
-    package = importlib.import_module('sfsc_timm.data')
-    for module in pkgutil.iter_modules(package.__path__):
-        if not module.name.startswith('_'):
-            importlib.import_module(f'{package.__name__}.{module.name}')
-
-
 def list_data() -> list[str]:
     """Returns the names that `load_data` knows, sorted."""
-    _import_readers()
-    return sorted(_READERS)
+    return list(_READERS.all())
 
 
 def load_data(name: str, root: str | os.PathLike[str] | None = None, **options: Any) -> RetrievalData:
@@ -74,17 +58,11 @@ def load_data(name: str, root: str | os.PathLike[str] | None = None, **options: 
         ValueError: The name or an option is unknown, or root is missing or not wanted.
         FileNotFoundError: A file of the data set is missing; the message shows the expected tree.
     """
-    _import_readers()
-    if name not in _READERS:
-        raise ValueError(f'name must be one of {", ".join(list_data())}, got {name!r}.')
-    reader, needs_root = _READERS[name]
-    if needs_root and root is None:
-        raise ValueError(f"root is missing: load_data({name!r}, root) needs the data set's folder.")
-    if not needs_root and root is not None:
-        raise ValueError(f'root must be left out for {name!r}, which is made at run time, got {str(root)!r}.')
+    if name in list_data():
+        if name not in _WITHOUT_ROOT and root is None:
+            raise ValueError(f"root is missing: load_data({name!r}, root) needs the data set's folder.")
+        if name in _WITHOUT_ROOT and root is not None:
+            raise ValueError(f'root must be left out for {name!r}, which is made at run time, got {str(root)!r}.')
     arguments = () if root is None else (Path(root).expanduser(),)
-    allowed = list(inspect.signature(reader).parameters)[len(arguments) :]
-    unknown = sorted(set(options) - set(allowed))
-    if unknown:
-        raise ValueError(f'{name!r} has no option {unknown[0]!r}; its options are: {", ".join(allowed) or "none"}.')
-    return reader(*arguments, **options)
+    data: RetrievalData = _READERS.create(name, *arguments, **options)
+    return data

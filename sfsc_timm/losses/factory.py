@@ -1,18 +1,22 @@
 """Losses by name."""
 
-from collections.abc import Callable
+from __future__ import annotations
+
 from typing import Any
 
+from .._registry import Registry
 from .base import SubModelLoss
 from .cross_entropy import CrossEntropyLoss
 from .evidential import EvidentialLoss
 
-_LOSSES: dict[str, Callable[..., SubModelLoss]] = {'evidential': EvidentialLoss, 'cross_entropy': CrossEntropyLoss}
+_LOSSES: Registry[type[SubModelLoss]] = Registry('loss', argument='name')
+_LOSSES.add('cross_entropy', CrossEntropyLoss)
+_LOSSES.add('evidential', EvidentialLoss)
 
 
 def list_losses() -> list[str]:
     """Lists the names that `create_loss` knows."""
-    return sorted(_LOSSES)
+    return list(_LOSSES.all())
 
 
 def create_loss(name: str, **options: Any) -> SubModelLoss:
@@ -28,9 +32,5 @@ def create_loss(name: str, **options: Any) -> SubModelLoss:
     Raises:
         ValueError: If the name is unknown, or an option is unknown or out of its range.
     """
-    if name not in _LOSSES:
-        raise ValueError(f'Parameter `name` must be one of {list_losses()}. Found {name!r}.')
-    try:
-        return _LOSSES[name](**options)
-    except TypeError as error:
-        raise ValueError(f'Loss {name!r} does not take these options: {options}. ({error})') from error
+    loss: SubModelLoss = _LOSSES.create(name, **options)
+    return loss

@@ -13,7 +13,7 @@ def toy(tmp_path):
 
     register_data('toy')(read)
     yield read
-    del _READERS['toy']
+    del _READERS.makers['toy']
 
 
 def test_lists_the_data_sets_that_come_with_the_package():

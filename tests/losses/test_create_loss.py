@@ -51,7 +51,11 @@ def test_options_arrive():
     'name, options, message',
     [
         ('nonsense', {}, "one of .*cross_entropy.*evidential.*'nonsense'"),
-        ('cross_entropy', {'evidence': 'exp'}, 'does not take these options'),
+        (
+            'cross_entropy',
+            {'evidence': 'exp'},
+            "has no option 'evidence'; its options are: label_smoothing, reduction",
+        ),
         ('evidential', {'evidence': 'sigmoid'}, "`evidence` must be one of .*'sigmoid'"),
         ('evidential', {'kl_weight': -1.0}, '`kl_weight`.*-1.0'),
         ('evidential', {'kl_weight': math.nan}, '`kl_weight`.*nan'),
