@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from torch.utils.data import Sampler
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class EpochSampler(Sampler[list[int]], ABC):
-    """Draws the batches of one epoch from (seed, epoch), so a run resumes at any epoch.
+    """Draws the batches of one epoch from (seed, epoch), so that a run resumes at any epoch without a state of it.
 
     Args:
         seed: Seed of all epochs, at least 0.
@@ -26,15 +26,6 @@ class EpochSampler(Sampler[list[int]], ABC):
     def set_epoch(self, epoch: int) -> None:
         """Chooses the epoch that the next iteration draws."""
         self.epoch = _at_least('epoch', epoch, 0)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Returns the seed and the epoch."""
-        return {'seed': self.seed, 'epoch': self.epoch}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores what `state_dict` returned."""
-        self.seed = state['seed']
-        self.set_epoch(state['epoch'])
 
     @abstractmethod
     def __len__(self) -> int:
@@ -150,11 +141,6 @@ class ShardSampler(EpochSampler):
         super().set_epoch(epoch)
         self.sampler.set_epoch(epoch)
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores what `state_dict` returned, of the other sampler too."""
-        super().load_state_dict(state)
-        self.sampler.load_state_dict(state)
-
     def __len__(self) -> int:
         return len(self.sampler)
 
@@ -187,16 +173,6 @@ class StackedSampler(EpochSampler):
         super().set_epoch(epoch)
         for sampler in self.samplers:
             sampler.set_epoch(epoch)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Returns the states of all of them."""
-        return {**super().state_dict(), 'samplers': [sampler.state_dict() for sampler in self.samplers]}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores what `state_dict` returned."""
-        for sampler, own in zip(self.samplers, state['samplers'], strict=True):
-            sampler.load_state_dict(own)
-        super().load_state_dict(state)
 
     def __len__(self) -> int:
         return len(self.samplers[0])
