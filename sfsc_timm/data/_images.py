@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import random
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset
+
+from ._decode import ImageReadError, load_image
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -19,10 +20,6 @@ if TYPE_CHECKING:
     from ._types import Sample
 
 OnError = Literal['raise', 'skip']
-
-
-class ImageReadError(OSError):
-    """An image that is missing, corrupt or truncated; the message names it."""
 
 
 class Decoded(NamedTuple):
@@ -39,37 +36,6 @@ class Unreadable(NamedTuple):
 
     position: int
     reason: str
-
-
-def load_image(source: Path | str | np.ndarray, mode: str = 'RGB') -> Image.Image:
-    """Decodes one image; transparent parts become white.
-
-    Args:
-        source: A file, or uint8 pixels of shape (H, W), (H, W, 3) or (H, W, 4).
-        mode: Mode of the result, 'RGB' or 'L'.
-
-    Raises:
-        ImageReadError: The file is missing, corrupt or truncated.
-    """
-    from PIL import Image
-
-    if isinstance(source, np.ndarray):
-        return _flatten(Image.fromarray(source), mode)
-    try:
-        with Image.open(source) as image:
-            return _flatten(image, mode)
-    # Pillow's decoders also raise SyntaxError (PNG), ValueError and struct errors on damaged files.
-    except Exception as error:
-        raise ImageReadError(f'Cannot read the image {str(source)!r}: {error}') from error
-
-
-def _flatten(image: Image.Image, mode: str) -> Image.Image:
-    from PIL import Image
-
-    if 'A' in image.getbands() or 'transparency' in image.info:
-        image = image.convert('RGBA')
-        image = Image.alpha_composite(Image.new('RGBA', image.size, 'white'), image)
-    return image.convert(mode)
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ._images import load_image
+from ._decode import load_image
 
 if TYPE_CHECKING:
     from ._types import RetrievalData, Sample
