@@ -40,7 +40,7 @@ class Aligned(Objective):
     ) -> None:
         super().__init__(loss, triplet, triplet_weight)
         if cross and triplet is None:
-            raise ValueError('Parameter `cross` needs a triplet loss. Found none; give triplet, or leave cross out.')
+            raise ValueError(f'cross must be 0 without a triplet loss, got {cross}; give triplet, or leave cross out.')
         self.distill = distill
         self.cross = cross
 

@@ -23,9 +23,9 @@ class SubModelLoss(nn.Module):
     def __init__(self, label_smoothing: float = 0.0, reduction: str = 'mean') -> None:
         super().__init__()
         if reduction not in REDUCTIONS:
-            raise ValueError(f'Parameter `reduction` must be one of {REDUCTIONS}. Found {reduction!r}.')
+            raise ValueError(f'reduction must be one of {", ".join(REDUCTIONS)}, got {reduction!r}.')
         if not 0.0 <= label_smoothing < 1.0:
-            raise ValueError(f'Parameter `label_smoothing` must be in [0, 1). Found {label_smoothing}.')
+            raise ValueError(f'label_smoothing must be in [0, 1), got {label_smoothing}.')
         self.label_smoothing = label_smoothing
         self.reduction = reduction
 
@@ -62,15 +62,15 @@ def check_shapes(logits: Tensor, target: Tensor) -> None:
         ValueError: If they do not.
     """
     if logits.dim() != 2 or logits.shape[1] < 2:
-        raise ValueError(f'Parameter `logits` must have the shape (B, C) with C >= 2. Found {tuple(logits.shape)}.')
+        raise ValueError(f'logits must have the shape (B, C) with C >= 2, got {tuple(logits.shape)}.')
     if target.is_floating_point():
         matches = target.shape == logits.shape
     else:
         matches = target.dim() == 1 and target.shape[0] == logits.shape[0]
     if not matches:
         raise ValueError(
-            'Parameter `target` must hold integer class indices of shape (B,) or floating-point class probabilities of '
-            f'shape (B, C), for logits {tuple(logits.shape)}. Found {target.dtype} of shape {tuple(target.shape)}.'
+            'target must hold integer class indices of shape (B,) or floating-point class probabilities of shape '
+            f'(B, C), for logits {tuple(logits.shape)}, got {target.dtype} of shape {tuple(target.shape)}.'
         )
 
 

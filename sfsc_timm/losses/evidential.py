@@ -53,9 +53,9 @@ class EvidentialLoss(SubModelLoss):
     ) -> None:
         super().__init__(label_smoothing, reduction)
         if evidence not in EVIDENCES:
-            raise ValueError(f'Parameter `evidence` must be one of {EVIDENCES}. Found {evidence!r}.')
+            raise ValueError(f'evidence must be one of {", ".join(EVIDENCES)}, got {evidence!r}.')
         if not 0.0 <= kl_weight < math.inf:
-            raise ValueError(f'Parameter `kl_weight` must be finite and >= 0. Found {kl_weight}.')
+            raise ValueError(f'kl_weight must be finite and >= 0, got {kl_weight}; 0 leaves the regulariser out.')
         self.evidence = evidence
         self.kl_weight = kl_weight
 
@@ -122,7 +122,9 @@ def kl_annealing(step: int, steps: int) -> float:
         ValueError: If either is out of its range.
     """
     if step < 0 or steps < 1:
-        raise ValueError(f'Parameters `step` and `steps` must be >= 0 and >= 1. Found {step} and {steps}.')
+        raise ValueError(
+            f'step and steps must be >= 0 and >= 1, got {step} and {steps}; the factor of no annealing is 1.'
+        )
     return min(1.0, step / steps)
 
 

@@ -24,7 +24,7 @@ class BatchHardTriplet(nn.Module):
     def __init__(self, margin: float = 0.3) -> None:
         super().__init__()
         if not margin >= 0.0:
-            raise ValueError(f'Parameter `margin` must be >= 0. Found {margin}.')
+            raise ValueError(f'margin must be >= 0, got {margin}.')
         self.margin = margin
 
     def forward(self, embedding: Tensor, target: Tensor, others: Tensor | None = None) -> Tensor:
@@ -44,8 +44,8 @@ class BatchHardTriplet(nn.Module):
         """
         if target.is_floating_point() or target.shape != embedding.shape[:1]:
             raise ValueError(
-                f'Parameter `target` must hold one identity for each of {len(embedding)} images. Found {target.dtype} '
-                f'of shape {tuple(target.shape)}; a triplet loss does not go with mixup, cutmix or label smoothing.'
+                f'target must hold one identity for each of {len(embedding)} images, got {target.dtype} of shape '
+                f'{tuple(target.shape)}; leave out mixup, cutmix and smoothed targets, or the triplet loss.'
             )
         anchors = F.normalize(embedding.float(), dim=1)
         against = anchors if others is None else F.normalize(others.float(), dim=1)

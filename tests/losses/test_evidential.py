@@ -285,5 +285,5 @@ def test_compiles_to_one_graph_for_all_steps_of_the_annealing():
 def test_annealing_rises_to_one():
     assert [kl_annealing(step, 4) for step in range(6)] == [0.0, 0.25, 0.5, 0.75, 1.0, 1.0]
     for step, steps in ((-1, 4), (0, 0)):
-        with pytest.raises(ValueError, match='`step` and `steps`'):
+        with pytest.raises(ValueError, match='step and steps must be'):
             kl_annealing(step, steps)
