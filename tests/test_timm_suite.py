@@ -18,7 +18,8 @@ import pytest
 import timm
 
 HERE = Path(__file__).parent
-MODELS = os.environ.get('SFSC_TIMM_MODELS', 'sfsc_resnet18d,sfsc_efficientnet_b0,sfsc_convnext_atto')
+_SMALLEST = 'sfsc_resnet18d,sfsc_efficientnet_b0,sfsc_efficientnet_lite0,sfsc_convnext_atto'
+MODELS = os.environ.get('SFSC_TIMM_MODELS', _SMALLEST)
 # What timm runs for each of ours: forward, backward, default_cfgs, forward_features, torchscript, fx, ...
 FEWEST_PER_MODEL = 8
 

@@ -16,12 +16,14 @@ import timm
 import sfsc_timm  # noqa: F401  registers the models
 
 _ALL = timm.list_models
+# timm knows a module by the last part of its name.
+_FAMILIES = sorted({timm.model_entrypoint(name).__module__.rpartition('.')[2] for name in _ALL('sfsc_*')})
 _WANTED = os.environ.get('SFSC_TIMM_MODELS', 'sfsc_*').split(',')
 
 
 def _list_models(filter: Any = '', module: Any = '', *args: Any, **kwargs: Any) -> list[str]:  # noqa: A002
     if isinstance(module, (list, tuple)):
-        module = [*module, 'slim_resnet', 'slim_efficientnet', 'slim_convnext']
+        module = [*module, *_FAMILIES]
     tags = kwargs.get('include_tags', False)
     wanted = {name for pattern in _WANTED for name in _ALL(pattern, include_tags=tags)}
     return [name for name in _ALL(filter, module, *args, **kwargs) if name in wanted]

@@ -6,6 +6,7 @@ from ._slimmable import Slimmable
 from ._widths import DEFAULT_WIDTHS, at_width, check_widths, get_width, get_widths, scale_channels, set_width
 from .slim_convnext import SlimmableConvNeXt
 from .slim_efficientnet import SlimmableEfficientNet
+from .slim_efficientnet_lite import SlimmableEfficientNetLite
 from .slim_resnet import SlimmableResNet
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     'Slimmable',
     'SlimmableConvNeXt',
     'SlimmableEfficientNet',
+    'SlimmableEfficientNetLite',
     'SlimmableResNet',
     'at_width',
     'check_widths',

@@ -8,9 +8,10 @@ from __future__ import annotations
 from typing import Any
 
 from timm.models import register_model
-from timm.models.efficientnet import EfficientNet, _gen_efficientnet
+from timm.models.efficientnet import EfficientNet
 from torch import nn
 
+from .._private import gen_efficientnet
 from ._factory import create_slimmable, zoo_cfgs
 from ._slimmable import Slimmable
 
@@ -26,7 +27,7 @@ class SlimmableEfficientNet(Slimmable, EfficientNet):
     @staticmethod
     def dense(width: float, channel_multiplier: float = 1.0, **kwargs: Any) -> nn.Module:
         """Timm's EfficientNet with `width` times its channels."""
-        model: nn.Module = _gen_efficientnet('efficientnet_b0', channel_multiplier=channel_multiplier * width, **kwargs)
+        model: nn.Module = gen_efficientnet('efficientnet_b0', channel_multiplier=channel_multiplier * width, **kwargs)
         return model
 
     @staticmethod
@@ -39,7 +40,8 @@ class SlimmableEfficientNet(Slimmable, EfficientNet):
         if width != 1.0:
             raise ValueError(
                 f'plain timm cannot express an EfficientNet at width {width}: its channel multiplier is part of the '
-                'name; use extract(plain=False), or load the width through this package'
+                'name; export the width as ONNX (sfsc-timm export), or load it where sfsc_timm is imported, as '
+                'extract(plain=False) makes it'
             )
         return {k: v for k, v in kwargs.items() if k not in ('channel_multiplier', 'depth_multiplier')}
 

@@ -26,6 +26,9 @@ FULL_WIDTH = {  # channels of the last feature map of timm's models
     'efficientnet_b0': 1280,
     'efficientnet_b1': 1280,
     'efficientnet_b2': 1408,
+    'efficientnet_lite0': 1280,
+    'efficientnet_lite1': 1280,
+    'efficientnet_lite2': 1280,
 }
 
 
@@ -63,7 +66,7 @@ def test_every_width_tells_its_true_sizes(name: str) -> None:
 def test_warm_start_points_to_timms_own_weights(name: str) -> None:
     [found] = [tag for tag in timm.list_pretrained(f'{name}.*') if not tag.endswith('.sfsc_emoji')]
     cfg = timm.get_pretrained_cfg(found)
-    plain, tag = name.removeprefix('sfsc_'), cfg.tag
+    plain, tag = name.replace('sfsc_', 'tf_' if 'lite' in name else ''), cfg.tag  # the Lites' weights are TensorFlow's
     assert cfg.hf_hub_id == f'timm/{plain}.{tag}'
     assert f'{plain}.{tag}' in timm.list_pretrained(f'{plain}.*')
     timms = timm.get_pretrained_cfg(f'{plain}.{tag}')

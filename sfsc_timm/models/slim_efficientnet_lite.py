@@ -1,0 +1,92 @@
+"""Slimmable EfficientNet-Lites: no squeeze-excite, ReLU6; made for quantised inference on small devices.
+
+EfficientNet-Lite: https://github.com/tensorflow/tpu/tree/master/models/official/efficientnet/lite, as timm builds it
+under the names `tf_efficientnet_lite*`, whose ImageNet weights are the warm start.
+"""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from typing import Any
+
+from timm.models import generate_default_cfgs, register_model
+from timm.models._efficientnet_builder import BN_EPS_TF_DEFAULT, efficientnet_init_weights
+from timm.models.efficientnet import _gen_efficientnet_lite
+from torch import Tensor, nn
+
+from ._factory import create_slimmable, warm_start
+from ._shipped import with_shipped
+from ._widths import scale_channels
+from .slim_efficientnet import SlimmableEfficientNet
+
+__all__ = ['SlimmableEfficientNetLite']
+
+
+class SlimmableEfficientNetLite(SlimmableEfficientNet):
+    """EfficientNet-Lite at several widths: blocks and final convolution slim, the stem has 32 channels at each."""
+
+    @staticmethod
+    def dense(width: float, channel_multiplier: float = 1.0, **kwargs: Any) -> nn.Module:
+        """Timm's EfficientNet-Lite with `width` times its channels.
+
+        timm keeps stem and final convolution as they are whatever the multiplier. For the stem, which costs next to
+        nothing, that is kept; the final convolution would be a third of the parameters of width 0.25, so it slims.
+        """
+        model: Any = _gen_efficientnet_lite(
+            'tf_efficientnet_lite0', channel_multiplier=channel_multiplier * width, **kwargs
+        )
+        if width < 1.0:
+            _narrow_head(model, scale_channels(model.num_features, width))
+        narrow: nn.Module = model
+        return narrow
+
+
+def _narrow_head(model: Any, channels: int) -> None:
+    """Gives a fresh model a final convolution with so many channels; timm's builder has no argument for it."""
+    head, norm = model.conv_head, deepcopy(model.bn2)
+    at = {'device': head.weight.device, 'dtype': head.weight.dtype}
+    model.conv_head = nn.Conv2d(head.in_channels, channels, 1, bias=False, **at)
+    for tensors in (norm._parameters, norm._buffers):
+        for name, tensor in tensors.items():
+            if tensor is not None and tensor.ndim:
+                cut: Tensor = tensor.detach()[:channels].clone()
+                tensors[name] = nn.Parameter(cut) if name in norm._parameters else cut
+    norm.num_features = channels
+    model.bn2, model.num_features = norm, channels
+    model.head_hidden_size = channels * model.global_pool.feat_mult()
+    efficientnet_init_weights(model)
+
+
+default_cfgs = generate_default_cfgs(
+    with_shipped(
+        {
+            f'sfsc_efficientnet_lite{size}.in1k': warm_start(f'tf_efficientnet_lite{size}.in1k', classifier='fc')
+            for size in (0, 1, 2)
+        }
+    )
+)
+
+
+def _efficientnet_lite(variant: str, pretrained: bool, **kwargs: Any) -> nn.Module:
+    # TensorFlow's epsilon and padding, as the weights want them.
+    args = {'bn_eps': BN_EPS_TF_DEFAULT, 'pad_type': 'same', **kwargs}
+    return create_slimmable(SlimmableEfficientNetLite, variant, pretrained, {'feature_cls': 'getter'}, **args)
+
+
+@register_model
+def sfsc_efficientnet_lite0(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """Slimmable EfficientNet-Lite0."""
+    return _efficientnet_lite('sfsc_efficientnet_lite0', pretrained, **kwargs)
+
+
+@register_model
+def sfsc_efficientnet_lite1(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """Slimmable EfficientNet-Lite1."""
+    return _efficientnet_lite('sfsc_efficientnet_lite1', pretrained, **{'depth_multiplier': 1.1, **kwargs})
+
+
+@register_model
+def sfsc_efficientnet_lite2(pretrained: bool = False, **kwargs: Any) -> nn.Module:
+    """Slimmable EfficientNet-Lite2."""
+    args = {'channel_multiplier': 1.1, 'depth_multiplier': 1.2}
+    return _efficientnet_lite('sfsc_efficientnet_lite2', pretrained, **{**args, **kwargs})
