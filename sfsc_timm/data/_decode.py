@@ -20,7 +20,7 @@ Version 1 ignored orientation and colour profiles and turned 16-bit grey images 
 
 _MOST_ELONGATED = 200  # of the longer side to the shorter: beyond, resizing to a model's input would fill the memory
 _ORIENTATION = 0x0112
-_HEIF = ('.heic', '.heif', '.hif')
+HEIF = ('.heic', '.heif', '.hif')
 
 
 class ImageReadError(OSError):
@@ -54,7 +54,8 @@ def load_image(source: Path | str | np.ndarray, mode: str = 'RGB') -> Image.Imag
         if isinstance(source, np.ndarray):
             return _upright(_from_array(source), mode)
         _require_file(Path(source))
-        _register_heif(Path(source).suffix.lower() in _HEIF)
+        if Path(source).suffix.lower() in HEIF:
+            register_heif()
         from PIL import Image
 
         with Image.open(source) as image:
@@ -71,7 +72,7 @@ def _reason(error: Exception, source: Path | str | np.ndarray) -> str:
     if isinstance(error, _Refused):
         return str(error)
     if isinstance(error, UnidentifiedImageError):
-        heif = not isinstance(source, np.ndarray) and Path(source).suffix.lower() in _HEIF
+        heif = not isinstance(source, np.ndarray) and Path(source).suffix.lower() in HEIF
         way = 'run pip install pillow-heif' if heif else 'convert it to JPEG or PNG, or leave it out'
         return f'it is no image that Pillow can read; {way}'
     if isinstance(error, Image.DecompressionBombError):
@@ -239,11 +240,10 @@ def _flatten(image: Image.Image) -> Image.Image:
 
 
 @cache
-def _register_heif(wanted: bool) -> None:
+def register_heif() -> None:
     """Teaches Pillow HEIC where the package for it is installed."""
-    if wanted:
-        try:
-            from pillow_heif import register_heif_opener  # type: ignore[import-not-found]
-        except ImportError:
-            return
-        register_heif_opener()
+    try:
+        from pillow_heif import register_heif_opener  # type: ignore[import-not-found]
+    except ImportError:
+        return
+    register_heif_opener()

@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import re
+from collections import Counter
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ._decode import HEIF, register_heif
 from ._types import Sample
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-IMAGE_SUFFIXES = frozenset({'.bmp', '.gif', '.jpeg', '.jpg', '.png', '.ppm', '.tif', '.tiff', '.webp'})
+_logger = logging.getLogger(__name__)
+
+# What cameras, scanners and instruments write. Pillow reads more, such as PDF and HDF5, which are rarely pictures.
+_PICTURES = {
+    *('.apng', '.bmp', '.dib', '.gif', '.jfif', '.jpe', '.jpeg', '.jpg', '.pbm', '.pgm', '.png', '.pnm', '.ppm'),
+    *('.qoi', '.tga', '.tif', '.tiff'),
+}
+_OPTIONAL = {'avif': ('.avif', '.avifs'), 'jpg_2000': ('.j2k', '.jp2', '.jpx'), 'webp': ('.webp',)}
+_LITTER = {'thumbs.db', 'desktop.ini'}  # of file managers, beside hidden files
 
 
 def require(path: Path, tree: str) -> Path:
@@ -119,27 +131,69 @@ def named_samples(root: Path, folder: str, pattern: str, tree: str) -> list[Samp
     return samples
 
 
-def list_images(folder: Path, *, recursive: bool = False) -> list[Path]:
-    """Returns the image files of a folder in a fixed order; hidden files are left out."""
-    files = folder.rglob('*') if recursive else folder.iterdir()
-    return sorted(f for f in files if f.suffix.lower() in IMAGE_SUFFIXES and not f.name.startswith('.') and f.is_file())
+@cache
+def image_suffixes() -> frozenset[str]:
+    """The suffixes of pictures that Pillow reads here, lower case."""
+    from PIL import Image, features
+
+    register_heif()
+    Image.init()
+    found = _PICTURES.union(*(names for feature, names in _OPTIONAL.items() if features.check(feature)), HEIF)
+    return frozenset(found & set(Image.registered_extensions()))
+
+
+def list_images(folder: Path, *, recursive: bool = False, others: Counter[str] | None = None) -> list[Path]:
+    """Returns the image files of a folder in a fixed order; hidden files are left out.
+
+    Args:
+        folder: The folder.
+        recursive: Whether its subfolders are searched, too.
+        others: Counts the files of other types, by suffix.
+    """
+    images, others = [], Counter() if others is None else others
+    for file in folder.rglob('*') if recursive else folder.iterdir():
+        hidden = any(part.startswith('.') for part in file.relative_to(folder).parts)
+        suffix = file.suffix.lower()
+        if suffix in image_suffixes():
+            if not file.name.startswith('.') and file.is_file():
+                images.append(file)
+        elif not hidden and file.name.lower() not in _LITTER and file.is_file():
+            others[suffix] += 1
+    return sorted(images)
+
+
+def left_out(others: Counter[str]) -> str:
+    """Says how many files of other types there were, '' for none."""
+    if not others:
+        return ''
+    counts = ', '.join(f'{count} {suffix or "without a suffix"}' for suffix, count in others.most_common())
+    way = '; HEIC needs pip install pillow-heif' if set(HEIF) & set(others) else ''
+    return f'{others.total()} files are no images that Pillow reads here and were left: {counts}{way}.'
+
+
+def warn_left_out(folder: Path, others: Counter[str]) -> None:
+    """Warns of files of other types in a folder."""
+    if others:
+        _logger.warning('%r: %s', str(folder), left_out(others))
 
 
 def require_images(folder: Path, tree: str, *, recursive: bool = False) -> list[Path]:
-    """Returns the image files of a folder.
+    """Returns the image files of a folder, and says how many files of other types there are.
 
     Raises:
         FileNotFoundError: The folder does not exist or holds no images.
     """
-    images = list_images(require(folder, tree), recursive=recursive)
+    others: Counter[str] = Counter()
+    images = list_images(require(folder, tree), recursive=recursive, others=others)
     if not images:
-        raise FileNotFoundError(f'No images in: {folder}\nExpected tree:\n{tree}')
+        raise FileNotFoundError(f'No images in: {folder} {left_out(others)}'.rstrip() + f'\nExpected tree:\n{tree}')
+    warn_left_out(folder, others)
     return images
 
 
 def stable_hash(*parts: object) -> bytes:
     """Hashes the parts' texts, the same in every process and on every machine (unlike Python's hash)."""
-    return hashlib.sha256(':'.join(map(str, parts)).encode()).digest()
+    return hashlib.sha256(':'.join(map(str, parts)).encode(errors='surrogateescape')).digest()
 
 
 def hash_order(names: Iterable[str], seed: int = 0) -> list[str]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from typing import TYPE_CHECKING
 
-from ._files import hash_order, list_images, require
+from ._files import hash_order, left_out, list_images, require, warn_left_out
 from ._registry import register_data
 from ._types import RetrievalData, Sample
 
@@ -74,11 +75,15 @@ def folder(root: Path, *, camera_pattern: str | None = None, train_share: float 
 
 def _identity_folders(split: Path) -> dict[str, list[Path]]:
     require(split, TREE)
+    others: Counter[str] = Counter()
     subfolders = sorted(f for f in split.iterdir() if f.is_dir() and not f.name.startswith('.'))
-    found = {subfolder.name: list_images(subfolder, recursive=True) for subfolder in subfolders}
+    found = {subfolder.name: list_images(subfolder, recursive=True, others=others) for subfolder in subfolders}
     found = {name: images for name, images in found.items() if images}
     if not found:
-        raise FileNotFoundError(f'No identity folders with images in: {split}\nExpected tree:\n{TREE}')
+        raise FileNotFoundError(
+            f'No identity folders with images in: {split} {left_out(others)}'.rstrip() + f'\nExpected tree:\n{TREE}'
+        )
+    warn_left_out(split, others)
     return found
 
 
