@@ -10,10 +10,10 @@ from copy import deepcopy
 from typing import Any
 
 from timm.models import generate_default_cfgs, register_model
-from timm.models._efficientnet_builder import BN_EPS_TF_DEFAULT, efficientnet_init_weights
-from timm.models.efficientnet import _gen_efficientnet_lite
+from timm.models.efficientnet import efficientnet_init_weights
 from torch import Tensor, nn
 
+from .._private import gen_efficientnet_lite
 from ._factory import create_slimmable, warm_start
 from ._shipped import with_shipped
 from ._widths import scale_channels
@@ -32,9 +32,8 @@ class SlimmableEfficientNetLite(SlimmableEfficientNet):
         timm keeps stem and final convolution as they are whatever the multiplier. For the stem, which costs next to
         nothing, that is kept; the final convolution would be a third of the parameters of width 0.25, so it slims.
         """
-        model: Any = _gen_efficientnet_lite(
-            'tf_efficientnet_lite0', channel_multiplier=channel_multiplier * width, **kwargs
-        )
+        multiplier = channel_multiplier * width
+        model: Any = gen_efficientnet_lite('tf_efficientnet_lite0', channel_multiplier=multiplier, **kwargs)
         if width < 1.0:
             _narrow_head(model, scale_channels(model.num_features, width))
         narrow: nn.Module = model
@@ -68,8 +67,8 @@ default_cfgs = generate_default_cfgs(
 
 
 def _efficientnet_lite(variant: str, pretrained: bool, **kwargs: Any) -> nn.Module:
-    # TensorFlow's epsilon and padding, as the weights want them.
-    args = {'bn_eps': BN_EPS_TF_DEFAULT, 'pad_type': 'same', **kwargs}
+    # TensorFlow's epsilon and padding: what timm's tf_ models set.
+    args = {'bn_eps': 1e-3, 'pad_type': 'same', **kwargs}
     return create_slimmable(SlimmableEfficientNetLite, variant, pretrained, {'feature_cls': 'getter'}, **args)
 
 
