@@ -11,7 +11,7 @@ from torch import Tensor
 from .ground_truth import GroundTruth
 from .ranking import rank_block
 from .rerank import KReciprocal, rerank_blocks
-from .scores import Distance, check_embeddings, score_blocks
+from .scores import Distance, centre_of, check_embeddings, score_blocks
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,7 +121,7 @@ def query_statistics(
     check_embeddings(query, 'query', len(truth.query_ids))
     check_embeddings(gallery, 'gallery', len(truth.gallery_ids), query.shape[1])
     if rerank is None:
-        blocks = score_blocks(query, gallery, truth.evaluated, distance, block_size)
+        blocks = score_blocks(query, gallery, truth.evaluated, distance, block_size, centre_of(gallery, distance))
     elif truth.same_set:
         raise ValueError(
             'rerank needs a gallery apart from the queries: in self-retrieval every query is in the gallery, and its '

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .scores import Distance, score_blocks
+from .scores import Distance, centre_of, centred, score_blocks
 from .select import select
 
 # Points per step where every point meets its neighbours' neighbours: some 5,000 comparisons each.
@@ -77,7 +77,8 @@ def rerank_blocks(
     Yields:
         Query indices `(B,)` and scores `(B, P)`, as :func:`score_blocks`.
     """
-    points = torch.cat([query.detach().float(), gallery.detach().to(query.device).float()])
+    centre = centre_of(gallery, distance)
+    points = torch.cat([centred(part, centre) for part in (query.cpu(), gallery.cpu())]).to(query.device)
     if rerank.k1 + 1 > len(points):
         raise ValueError(f'k1 must be below the number of queries and gallery items, {len(points)}; got {rerank.k1}.')
     if distance == 'cosine':

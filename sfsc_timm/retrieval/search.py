@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..evaluation.ground_truth import GroundTruth
-from ..evaluation.scores import Distance, check_embeddings, score_blocks
+from ..evaluation.scores import Distance, centre_of, centred, check_embeddings, score_blocks
 from ..evaluation.select import GROUP, select
 
 # Gallery items per tile: memory does not grow with the gallery. A little less than a power of two, at which the rows
@@ -47,10 +47,11 @@ def search(
         raise ValueError(f'k must be between 1 and the size of the gallery, {len(gallery)}; got {k}.')
     values = torch.empty(len(query), 0)
     items = torch.empty(len(query), 0, dtype=torch.int64)
+    centre = centre_of(gallery, distance)  # one for all tiles, or equal items would not get equal scores
     for begin in range(0, len(gallery), _TILE):
         tile = gallery[begin : begin + _TILE]
         found = []
-        for indices, scores in score_blocks(query, tile, torch.arange(len(query)), distance, block_size):
+        for indices, scores in score_blocks(query, tile, torch.arange(len(query)), distance, block_size, centre):
             if truth is not None:
                 _remove_junk(scores, truth, indices, begin, len(tile))
             found.append([part.cpu() for part in select(scores, min(k, len(tile)))])
@@ -60,7 +61,7 @@ def search(
         items = items.gather(1, chosen)
     if distance == 'euclidean':
         # Blocks hold q.g - |g|^2 / 2, and |q - g|^2 = |q|^2 - 2 (q.g - |g|^2 / 2).
-        values = -(query.detach().cpu().float().square().sum(1, keepdim=True) - 2 * values).clamp_(min=0).sqrt_()
+        values = -(centred(query.cpu(), centre).square().sum(1, keepdim=True) - 2 * values).clamp_(min=0).sqrt_()
     # Equal scores in the order of the gallery: by item, then stably by score.
     items, order = items.sort(dim=1)
     values, order = values.gather(1, order).sort(dim=1, descending=True, stable=True)

@@ -8,7 +8,8 @@ import torch
 from helpers.retrieval_reference import clustered, naive_metrics, scores_of, taking_part
 from sklearn.metrics import average_precision_score
 
-from sfsc_timm.evaluation import GroundTruth, query_statistics, ranking, retrieval_metrics
+from sfsc_timm.evaluation import GroundTruth, KReciprocal, query_statistics, ranking, retrieval_metrics
+from sfsc_timm.retrieval import search
 
 
 def make(seed, num_query=30, num_gallery=120, dim=8, noise=0.7, cameras=True, same_set=False, integers=False):
@@ -286,3 +287,27 @@ def test_bad_options(options, match):
 def test_bad_labels(arguments, match):
     with pytest.raises(ValueError, match=match):
         GroundTruth(**arguments)
+
+
+@pytest.mark.parametrize('dtype', [torch.float32, torch.float64])
+@pytest.mark.parametrize('offset', [0.0, 1e2, 1e3, 1e4])
+def test_a_common_offset_changes_no_euclidean_rank(offset, dtype):
+    """|q|^2 - 2 q.g + |g|^2 cancels far from the origin: what all embeddings have in common is taken off first."""
+    g = torch.Generator().manual_seed(0)
+    centres = 4 * torch.randn(40, 32, generator=g, dtype=torch.float64)
+    ids = torch.arange(40).repeat_interleave(4)
+    gallery = centres[ids] + torch.randn(160, 32, generator=g, dtype=torch.float64)
+    query = centres + torch.randn(40, 32, generator=g, dtype=torch.float64)
+    moved = [(part + offset).to(dtype) for part in (query, gallery)]
+    truth = GroundTruth(torch.arange(40), ids)
+    assert retrieval_metrics(query, gallery, truth, distance='euclidean').mAP == 100
+    assert retrieval_metrics(*moved, truth, distance='euclidean').mAP == 100
+    scores, items = search(*moved, 7, distance='euclidean')
+    expected, order = torch.from_numpy(scores_of(*moved, 'euclidean')).sort(dim=1, descending=True, stable=True)
+    assert torch.equal(items[:, :4].sort().values, order[:, :4].sort().values)
+    torch.testing.assert_close(scores.double(), expected[:, :7], rtol=1e-5, atol=1e-5)
+    plain, reranked = (
+        retrieval_metrics(*parts, truth, distance='euclidean', rerank=KReciprocal(k1=8, k2=3)).mAP
+        for parts in ((query, gallery), moved)
+    )
+    assert plain == reranked == 100

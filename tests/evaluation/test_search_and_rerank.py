@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +13,8 @@ from sfsc_timm.evaluation import GroundTruth, KReciprocal, compatibility_matrix,
 from sfsc_timm.evaluation import rerank as rerank_module
 from sfsc_timm.evaluation.rerank import rerank_blocks
 from sfsc_timm.retrieval import search
-from sfsc_timm.retrieval import search as search_module
+
+search_module = import_module('sfsc_timm.retrieval.search')  # the function hides it in the package
 
 
 def sets(seed, num_query=15, num_gallery=90, dim=6, noise=0.9):
