@@ -58,7 +58,7 @@ if TYPE_CHECKING:
     from ..checkpoints import Checkpoint
     from ..data import RetrievalData
 
-__doc__ += CHECKPOINT
+NOTES = CHECKPOINT
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from ..checkpoints import Checkpoint
     from ..data import Batches, RetrievalData
 
-__doc__ += CHECKPOINT
+NOTES = CHECKPOINT
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from ..checkpoints import Checkpoint
     from ..data import Batches
 
-__doc__ += CHECKPOINT
+NOTES = CHECKPOINT
 
 PREPARATION = 'preprocessing.json'  # in the gallery's folder
 

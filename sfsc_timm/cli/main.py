@@ -12,7 +12,8 @@ from ._terminal import fail
 
 __all__ = ['main']
 
-# Sub-command and what it does; its module has `add_arguments(parser)` and `run(args)`.
+# Sub-command and what it does; its module has `add_arguments(parser)` and `run(args)`. Help shows the module's
+# docstring, which `python -OO` leaves out, and its NOTES if it has some.
 COMMANDS = {
     'quickstart': 'train compatible widths in minutes, see the matrix, search with a small model',
     'train': 'train all widths by SFSC or another recipe, resumable at any step',
@@ -49,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sub = commands.add_parser(name, help=text, formatter_class=argparse.RawDescriptionHelpFormatter)
         if name == chosen:
             module = importlib.import_module(f'.{_MODULES.get(name, name)}', __package__)
-            sub.description = module.__doc__
+            sub.description = (module.__doc__ or '') + getattr(module, 'NOTES', '')
             module.add_arguments(sub)
             sub.set_defaults(run=module.run)
     args = parser.parse_args(argv)

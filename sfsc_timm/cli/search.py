@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from ..checkpoints import Checkpoint
 
-__doc__ += CHECKPOINT
+NOTES = CHECKPOINT
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -22,6 +22,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import sys
 from collections.abc import Iterator
 from dataclasses import MISSING, Field, asdict, fields
 from pathlib import Path
@@ -52,12 +53,14 @@ def _recipes() -> Iterator[str]:
     yield 'Recipes (--recipe) and their options (--recipe-kwargs NAME=VALUE ...):\n'
     for name, cls in list_recipes().items():
         options = ', '.join(f'{entry.name}={getattr(cls, entry.name)!r}' for entry in fields(cls))
-        yield f'  {name:<14}{str(cls.__doc__).splitlines()[0]}'
+        # Under `python -OO` a dataclass has its signature for a docstring.
+        about = cls.title if sys.flags.optimize > 1 else str(cls.__doc__).splitlines()[0]
+        yield f'  {name:<14}{about}'
         if options:
             yield f'  {"":<14}{options}'
 
 
-__doc__ += '\n'.join(_recipes()) + '\n'
+NOTES = '\n'.join(_recipes()) + '\n'
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 from helpers.checkpoints import paint
 
@@ -28,6 +31,30 @@ def test_help_of_each_command_shows_examples(name, capsys):
         main([name, '--help'])
     assert stop.value.code == 0
     assert f'\n  sfsc-timm {name} ' in capsys.readouterr().out
+
+
+HELP = """
+import sys
+from sfsc_timm.cli.main import COMMANDS, main
+for name in COMMANDS:
+    try:
+        main([name, '--help'])
+    except SystemExit as stop:
+        assert stop.code == 0
+    sys.stdout.flush()
+if __debug__ or main.__doc__:
+    raise SystemExit('docstrings are there')
+"""
+
+
+def test_help_without_docstrings():
+    """As `python -OO` runs it; all commands in one process, which is what takes the time."""
+    done = subprocess.run([sys.executable, '-OO', '-c', HELP], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    for name in COMMANDS:
+        assert f'usage: sfsc-timm {name} ' in done.stdout
+    assert done.stdout.count('A CHECKPOINT is a folder') == 4
+    assert '\n  bct-s         BCT-S\n' in done.stdout
 
 
 def test_wrong_usage_has_status_2(capsys):
