@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..data import load_image
 from .figure import INK, MUTED, RIGHT, WRONG, new_figure, save, set_heading
 
 if TYPE_CHECKING:
@@ -115,7 +116,6 @@ def _pixels(image: Picture) -> np.ndarray:
     elif not Path(image).is_file():
         raise FileNotFoundError(f'no image at {str(image)!r}; it was moved or deleted since it was embedded.')
     else:
-        with Image.open(image) as file:
-            picture = file.convert('RGB')
+        picture = load_image(image)  # as it was embedded
     picture.thumbnail((_THUMBNAIL, _THUMBNAIL))
     return np.asarray(picture)

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image, ImageCms, features
 
 from sfsc_timm.data import DECODING, ImageReadError, load_image
+from sfsc_timm.evaluation.contact_sheet import _pixels
 
 TURNS = {
     1: lambda a: a,
@@ -283,3 +284,10 @@ def test_arrays_of_other_kinds_are_refused() -> None:
         load_image(np.zeros((2, 2)))
     with pytest.raises(ImageReadError, match=r'uint8 of shape \(2, 2, 7\)'):
         load_image(np.zeros((2, 2, 7), np.uint8))
+
+
+def test_contact_sheets_show_what_was_embedded(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(np.ascontiguousarray(TURNS[6](upright()))).save(tmp_path / 'a.png', exif=exif)
+    assert (_pixels(tmp_path / 'a.png') == upright()).all()
