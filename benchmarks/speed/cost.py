@@ -25,10 +25,10 @@ def measure(name: str, side: int) -> list[dict[str, Any]]:
     rows = []
     for width in model.widths:
         exact = model_cost(model.extract(width), size)
-        row = {'model': name, 'width': width, 'params': exact.params, 'macs': exact.flops, 'size': size}
+        row = {'model': name, 'width': width, 'params': exact.params, 'macs': exact.macs, 'size': size}
         try:
             plain = model_cost(model.extract(width, plain=True), size)
-            row.update(plain_params=plain.params, plain_macs=plain.flops)
+            row.update(plain_params=plain.params, plain_macs=plain.macs)
         except ValueError:
             row.update(plain_params=None, plain_macs=None)
         rows.append(row)

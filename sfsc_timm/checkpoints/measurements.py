@@ -74,7 +74,7 @@ def width_cost(
     dense = make()
     cost = model_cost(dense, input_size)
     seconds = latency(dense, torch.zeros(1, *input_size))
-    measured = WidthCost(cost.params, cost.flops, round(1000 * seconds, 3), _machine(), tuple(input_size))
+    measured = WidthCost(cost.params, cost.macs, round(1000 * seconds, 3), _machine(), tuple(input_size))
     costs[f'{width:g}'] = asdict(measured)
     write_measurements(folder, compatibility, record)
     return measured

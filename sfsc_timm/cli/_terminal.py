@@ -65,7 +65,7 @@ def matrix_table(matrix: CompatibilityMatrix) -> Any:
     table.add_column('query', justify='right', no_wrap=True)
     for name, width in zip(matrix.names, matrix.widths, strict=True):
         table.add_column(f'{name}\n{width:g}', justify='right', no_wrap=True)
-    costs = [(n, c) for n, c in (('params', matrix.params), ('MACs', matrix.flops)) if c is not None]
+    costs = [(n, c) for n, c in (('params', matrix.params), ('MACs', matrix.macs)) if c is not None]
     for name, _ in costs:
         table.add_column(name, justify='right', style='cyan', no_wrap=True)
     for i, name in enumerate(matrix.names):

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +31,6 @@ from ..evaluation import (
     GroundTruth,
     KReciprocal,
     bytes_per_item,
-    compatibility_matrix,
     latency,
     model_cost,
     paper_name,
@@ -40,6 +39,7 @@ from ..evaluation import (
     si_number,
     summary,
 )
+from ..evaluation.matrix import matrix_of
 from ._options import (
     CHECKPOINT,
     add_checkpoint_arguments,
@@ -97,15 +97,6 @@ class Member:
     seconds: float
 
 
-class NamedMatrix(CompatibilityMatrix):
-    """A matrix whose sub-models are named in `info`, since two checkpoints may have the same widths."""
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Names of the sub-models."""
-        return tuple(self.info['names'])
-
-
 def run(args: argparse.Namespace) -> None:
     """Runs the command."""
     terminal = console()
@@ -120,7 +111,7 @@ def run(args: argparse.Namespace) -> None:
         found, readable = _embed(prefix, checkpoint, widths, data, args)
         members += found
     data = readable
-    members.sort(key=lambda member: (member.cost.flops, member.name))
+    members.sort(key=lambda member: (member.cost.macs, member.name))
     matrix = _evaluate(members, data, args)
     matrix.info.update(
         data=data.name,
@@ -199,26 +190,24 @@ def _cost(checkpoint: Checkpoint, width: float, device: torch.device) -> tuple[C
     )
 
 
-def _evaluate(members: Sequence[Member], data: RetrievalData, args: argparse.Namespace) -> NamedMatrix:
-    # Keyed by place, because two checkpoints may have the same width.
-    matrix = compatibility_matrix(
-        {i: m.query for i, m in enumerate(members)},
-        {i: m.gallery for i, m in enumerate(members)},
+def _evaluate(members: Sequence[Member], data: RetrievalData, args: argparse.Namespace) -> CompatibilityMatrix:
+    return matrix_of(
+        [m.width for m in members],
+        [m.query for m in members],
+        [m.gallery for m in members],
         GroundTruth.of(data),
+        names=[m.name for m in members],
         ks=data.ks,
         distance=args.distance,
         rerank=KReciprocal() if args.rerank else None,
-        params={i: m.cost.params for i, m in enumerate(members)},
-        flops={i: m.cost.flops for i, m in enumerate(members)},
+        params=[m.cost.params for m in members],
+        macs=[m.cost.macs for m in members],
         info={
-            'names': [m.name for m in members],
             'sources': [m.source for m in members],
             'latency_ms': [1000 * m.seconds for m in members],
             'bytes_per_item': [bytes_per_item(m.gallery.shape[1]) for m in members],
         },
     )
-    values: dict[str, Any] = {field.name: getattr(matrix, field.name) for field in fields(matrix)}
-    return NamedMatrix(**{**values, 'widths': tuple(m.width for m in members)})
 
 
 def gain_table(matrix: CompatibilityMatrix) -> Any:
@@ -240,7 +229,7 @@ def cost_table(members: Sequence[Member], device: torch.device) -> Any:
     for m in members:
         size = bytes_per_item(m.gallery.shape[1])
         time = f'{1000 * m.seconds:.2f} ms'
-        table.add_row(f'{m.name}  {m.width:g}', si_number(m.cost.params), si_number(m.cost.flops), time, f'{size} B')
+        table.add_row(f'{m.name}  {m.width:g}', si_number(m.cost.params), si_number(m.cost.macs), time, f'{size} B')
     return table
 
 

@@ -166,7 +166,7 @@ def _evaluate(
         galleries,
         GroundTruth.of(data),
         params={width: cost.params for width, cost in costs.items()},
-        flops={width: cost.flops for width, cost in costs.items()},
+        macs={width: cost.macs for width, cost in costs.items()},
     )
     settings = {name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()}
     settings.pop('run', None)

@@ -10,7 +10,7 @@ from .metrics import QueryStatistics, RetrievalMetrics, query_statistics, retrie
 from .plots import plot_accuracy_cost, plot_matrix, plot_training
 from .rerank import KReciprocal
 from .scores import Distance
-from .tables import markdown_table, si_number, summary
+from .tables import markdown_table, si_number, summary, update_gain_table
 
 __all__ = [
     'CompatibilityMatrix',
@@ -37,6 +37,7 @@ __all__ = [
     'retrieval_metrics',
     'si_number',
     'summary',
+    'update_gain_table',
 ]
 
 __getattr__ = moved(

@@ -18,12 +18,12 @@ class Cost:
 
     Attributes:
         params: Number of parameters.
-        flops: Multiply-adds for one image. This is what vision papers and timm's model tables call FLOPs or GMACs
-            (ResNet-50 at 224 px: 4.1 G); counting the multiplication and the addition apart gives twice as much.
+        macs: Multiply-adds for one image. This is what timm's model tables call GMACs and many papers FLOPs (ResNet-50
+            at 224 px: 4.1 G); counting the multiplication and the addition apart gives twice as much.
     """
 
     params: int
-    flops: int
+    macs: int
 
 
 def model_cost(model: nn.Module, input_size: tuple[int, ...] = (3, 224, 224)) -> Cost:

@@ -12,17 +12,17 @@ import numpy as np
 
 from .figure import INK, MARKERS, MUTED, SERIES, WRONG, new_figure, save, set_heading, signed, style_axes
 from .matrix import CompatibilityMatrix
-from .tables import si_number, summary
+from .tables import si_number, summary, update_gain
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
 def plot_matrix(matrix: CompatibilityMatrix, path: str | Path, *, title: str | None = None, k: int = 1) -> Path:
-    """Heat map of mAP, with rank-k below, and the gain over the weaker self-test in every cross-test.
+    """Heat map of mAP, with rank-k below, the gain over the weaker self-test in every cross-test, and the update gain.
 
     Self-tests are framed. Where a cross-test does not beat the weaker self-test (not compatible), its gain stands in
-    a badge with a cross.
+    a badge with a cross. The update gain (U) stands where the query's model is smaller than the gallery's.
 
     Args:
         matrix: What to draw.
@@ -60,28 +60,30 @@ def plot_matrix(matrix: CompatibilityMatrix, path: str | Path, *, title: str | N
 def plot_accuracy_cost(matrix: CompatibilityMatrix, path: str | Path, *, title: str | None = None) -> Path:
     """MAP against the multiply-adds of the query: with a gallery of the query's own width, and with the widest one.
 
-    The area between the two lines is what a cheap query gains from a gallery embedded by the big model.
+    The area between the two lines is what a cheap query gains from a gallery embedded by the big model; each width's
+    gain is written above it, in mAP and as update gain (U).
 
     Args:
-        matrix: What to draw; it must know its `flops`.
+        matrix: What to draw; it must know its `macs`.
         path: Where to, .png or .pdf.
         title: Heading; None gives a neutral one.
 
     Returns:
         The path.
     """
-    if matrix.flops is None:
-        raise ValueError('matrix.flops is None: pass flops={width: multiply-adds} to compatibility_matrix.')
+    if matrix.macs is None:
+        raise ValueError('matrix.macs is None: pass macs={width: multiply-adds} to compatibility_matrix.')
     figure = new_figure(7.2, 4.6)
     axes = figure.add_subplot()
-    cost, own, widest = np.array(matrix.flops, dtype=float), matrix.self_tests, matrix.mAP[:, -1]
+    cost, own, widest = np.array(matrix.macs, dtype=float), matrix.self_tests, matrix.mAP[:, -1]
     axes.fill_between(cost, own, widest, color=SERIES[2], alpha=0.13, linewidth=0)
     axes.plot(cost, widest, color=SERIES[2], marker='s', markersize=7, label=f'gallery at {matrix.names[-1]} (widest)')
     axes.plot(cost, own, color=SERIES[0], marker='o', markersize=7, label="gallery at the query's own width")
     for i, (name, width) in enumerate(zip(matrix.names, matrix.widths, strict=True)):
         _label(axes, f'{name} · {width:g}', (cost[i], min(own[i], widest[i])), (9, -15), 'left', INK)
         if i < len(own) - 1:
-            _label(axes, signed(widest[i] - own[i]), (cost[i], max(own[i], widest[i])), (-7, 7), 'right', SERIES[2])
+            gain = f'{signed(widest[i] - own[i])}\n{_update(matrix, i, len(own) - 1)}'
+            _label(axes, gain, (cost[i], max(own[i], widest[i])), (-7, 7), 'right', SERIES[2])
     axes.margins(x=0.14, y=0.18)
     style_axes(axes, title or 'Accuracy against the cost of a query', 'multiply-adds per query image', 'mAP (%)')
     axes.xaxis.set_major_formatter(lambda value, _: si_number(value))
@@ -93,7 +95,7 @@ def plot_accuracy_cost(matrix: CompatibilityMatrix, path: str | Path, *, title: 
 def plot_training(
     rows: Sequence[Mapping[str, Any]] | str | Path, path: str | Path, *, title: str | None = None
 ) -> Path:
-    """Curves of a training run: loss per width, uncertainty, conflicts, gradient norms and mAP, as far as logged.
+    """Curves of a training run: losses, uncertainty, conflicts, gradient norms, mAP, update gain, as far as logged.
 
     Args:
         rows: One mapping per log line, or a CSV file of them. The x axis is `step` or `epoch` (else the row number);
@@ -112,6 +114,7 @@ def plot_training(
         'conflict_rate': 'Conflict rate',
         'gradnorm': 'Gradient norm',
         'mAP': 'mAP (%)',
+        'update_gain': 'Update gain',
     }
     names = list(dict.fromkeys(name for row in rows for name in row))
     shown = {key: found for key in panels if (found := [n for n in names if n == key or n.startswith(f'{key}_')])}
@@ -150,16 +153,18 @@ def _cell(axes: Axes, matrix: CompatibilityMatrix, row: int, column: int, k: int
     if own:
         axes.add_patch(Rectangle((column - 0.46, row - 0.46), 0.92, 0.92, fill=False, edgecolor=ink, linewidth=1.6))
     place: dict[str, Any] = {'ha': 'center', 'va': 'center', 'color': ink}
-    axes.text(column, row - 0.21, f'{matrix.mAP[row, column]:.1f}', fontsize=14, fontweight='bold', **place)
-    axes.text(column, row + 0.07, f'rank-{k} {matrix.cmc[k][row, column]:.1f}', fontsize=8, **place)
+    axes.text(column, row - 0.25, f'{matrix.mAP[row, column]:.1f}', fontsize=14, fontweight='bold', **place)
+    axes.text(column, row + 0.01, f'rank-{k} {matrix.cmc[k][row, column]:.1f}', fontsize=8, **place)
+    if row < column:
+        axes.text(column, row + 0.38, _update(matrix, row, column), fontsize=8, **place)
     if own:
-        axes.text(column, row + 0.29, 'self-test', fontsize=8, **place)
+        axes.text(column, row + 0.2, 'self-test', fontsize=8, **place)
     elif matrix.compatible[row, column]:
-        axes.text(column, row + 0.29, signed(matrix.gain[row, column]), fontsize=8.5, fontweight='bold', **place)
+        axes.text(column, row + 0.2, signed(matrix.gain[row, column]), fontsize=8.5, fontweight='bold', **place)
     else:
-        badge = {'boxstyle': 'round,pad=0.25', 'facecolor': WRONG, 'edgecolor': 'none'}
+        badge = {'boxstyle': 'round,pad=0.2', 'facecolor': WRONG, 'edgecolor': 'none'}
         text = f'✗ {signed(matrix.gain[row, column])}'
-        axes.text(column, row + 0.29, text, fontsize=8.5, fontweight='bold', bbox=badge, **{**place, 'color': 'white'})
+        axes.text(column, row + 0.2, text, fontsize=8.5, fontweight='bold', bbox=badge, **{**place, 'color': 'white'})
 
 
 def _curve(axes: Axes, x: np.ndarray, y: np.ndarray, label: str, index: int | None) -> None:
@@ -194,12 +199,16 @@ def _label(
     )
 
 
+def _update(matrix: CompatibilityMatrix, row: int, column: int) -> str:
+    return f'U {update_gain(matrix, row, column)}'.replace('-0', '\N{MINUS SIGN}0')
+
+
 def _row_label(matrix: CompatibilityMatrix, row: int) -> str:
     lines = [f'{matrix.names[row]}  ·  {matrix.widths[row]:g}']
     if matrix.params is not None:
         lines.append(f'{si_number(matrix.params[row])} params')
-    if matrix.flops is not None:
-        lines.append(f'{si_number(matrix.flops[row])} MACs')
+    if matrix.macs is not None:
+        lines.append(f'{si_number(matrix.macs[row])} MACs')
     return '\n'.join(lines)
 
 

@@ -19,7 +19,7 @@ def markdown_table(matrix: CompatibilityMatrix, k: int = 1) -> str:
     """
     if k not in matrix.cmc:
         raise ValueError(f'k must be one of the computed ranks {sorted(matrix.cmc)}, got {k}.')
-    labels = [f'{name} ({width:g})' for name, width in zip(matrix.names, matrix.widths, strict=True)]
+    labels = _labels(matrix)
     header = ['query \\ gallery', *labels]
     rows = [
         [
@@ -33,7 +33,7 @@ def markdown_table(matrix: CompatibilityMatrix, k: int = 1) -> str:
     ]
     costs = {
         'params': matrix.params and [si_number(value) for value in matrix.params],
-        'MACs': matrix.flops and [si_number(value) for value in matrix.flops],
+        'MACs': matrix.macs and [si_number(value) for value in matrix.macs],
     }
     for name, values in costs.items():
         if values:
@@ -42,14 +42,36 @@ def markdown_table(matrix: CompatibilityMatrix, k: int = 1) -> str:
     return f'{_align([header, *rows])}\n\n{summary(matrix, k)}'
 
 
+def update_gain_table(matrix: CompatibilityMatrix) -> str:
+    """Format the update gains as a Markdown table: smaller query models in rows, bigger gallery models in columns.
+
+    `-` stands where the gallery's model is less than 1 mAP better than the query's.
+
+    Args:
+        matrix: What to show; of at least two sub-models.
+    """
+    labels = _labels(matrix)
+    rows = [
+        [labels[i], *(update_gain(matrix, i, j) if j > i else '' for j in range(1, len(labels)))]
+        for i in range(len(labels) - 1)
+    ]
+    return _align([['query \\ gallery', *labels[1:]], *rows])
+
+
+def update_gain(matrix: CompatibilityMatrix, row: int | None = None, column: int | None = None) -> str:
+    """The update gain of a cell, or the pooled one, as tables show it: '0.47', or '-' where it means nothing."""
+    value = matrix.update_gain if row is None else float(matrix.update_gains[row, column])
+    return '-' if value != value else f'{value:.2f}'  # noqa: PLR0124  NaN
+
+
 def summary(matrix: CompatibilityMatrix, k: int = 1) -> str:
-    """One line: what the cells are, diagonal and cross means, and how many cross-tests are compatible."""
+    """One line: the cells' unit, diagonal and cross means, how many cross-tests are compatible, the update gain."""
     line = f'mAP / rank-{k} in percent; diagonal mean {matrix.diagonal_mean:.2f} mAP'
     if (size := len(matrix.widths)) == 1:
         return line + '.'
     return (
         f'{line}, cross mean {matrix.cross_mean:.2f}; {matrix.num_compatible} of {size * (size - 1)} cross-tests '
-        'beat the weaker self-test.'
+        f'beat the weaker self-test; update gain {update_gain(matrix)}.'
     )
 
 
@@ -60,6 +82,10 @@ def si_number(value: float) -> str:
         value /= 1000
         del prefixes[0]
     return f'{value:.3g}{prefixes[0]}'
+
+
+def _labels(matrix: CompatibilityMatrix) -> list[str]:
+    return [f'{name} ({width:g})' for name, width in zip(matrix.names, matrix.widths, strict=True)]
 
 
 def _align(rows: list[list[str]]) -> str:

@@ -55,7 +55,7 @@ def with_costs(
         for own, stands in widths
     }
     costs = [found[width] for width in matrix.widths]
-    return replace(matrix, params=tuple(c.params for c in costs), flops=tuple(c.flops for c in costs))
+    return replace(matrix, params=tuple(c.params for c in costs), macs=tuple(c.macs for c in costs))
 
 
 def _by_model(models: Mapping[float, Slimmable]) -> list[tuple[Slimmable, list[tuple[float, float]]]]:

@@ -59,8 +59,8 @@ def test_matrix_costs_and_files(saved, capsys):
             weaker = min(result['mAP'][i][i], result['mAP'][j][j])
             assert result['gain'][i][j] == pytest.approx(result['mAP'][i][j] - weaker)
             assert result['compatible'][i][j] == (i == j or result['mAP'][i][j] > weaker)
-    assert [(p, f) for p, f in zip(result['params'], result['flops'], strict=True)] == [
-        (cost.params, cost.flops) for cost in (model_cost(model.extract(w), (3, 32, 32)) for w in model.widths)
+    assert [(p, f) for p, f in zip(result['params'], result['macs'], strict=True)] == [
+        (cost.params, cost.macs) for cost in (model_cost(model.extract(w), (3, 32, 32)) for w in model.widths)
     ]
     assert all(t > 0 for t in result['latency_ms'])
     assert result['bytes_per_item'] == [64] * 4

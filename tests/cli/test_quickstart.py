@@ -44,8 +44,8 @@ def test_matrix_has_the_documented_form(output: Path) -> None:
     assert (cells['rank1'] <= cells['rank5']).all()
     assert (cells['rank5'] <= cells['rank10']).all()
     assert matrix['params'] == sorted(matrix['params'])
-    assert matrix['flops'] == sorted(matrix['flops'])
-    assert matrix['flops'][0] < matrix['flops'][-1] / 8
+    assert matrix['macs'] == sorted(matrix['macs'])
+    assert matrix['macs'][0] < matrix['macs'][-1] / 8
 
 
 def test_folders_are_plain_timm(output: Path) -> None:
@@ -64,7 +64,7 @@ def test_folders_are_plain_timm(output: Path) -> None:
 def test_the_same_seed_gives_the_same_numbers(output: Path, tmp_path: Path) -> None:
     assert main(['quickstart', '--output', str(tmp_path), *SMALL]) == 0
     first, second = (json.loads((folder / 'matrix.json').read_text()) for folder in (output, tmp_path))
-    for name in ('mAP', 'rank1', 'params', 'flops'):
+    for name in ('mAP', 'rank1', 'params', 'macs'):
         assert first[name] == second[name]
     assert (output / 'training.csv').read_text() == (tmp_path / 'training.csv').read_text()
 

@@ -23,6 +23,7 @@ from sfsc_timm.evaluation import (
     paper_name,
     retrieval_metrics,
     summary,
+    update_gain_table,
 )
 
 # The paper's Market-1501 table for SFSC (CVPR 2023, slides), rows query, columns gallery.
@@ -93,10 +94,10 @@ def test_every_cell_equals_its_own_evaluation():
     galleries = {w: clustered(g, gallery_ids, 8, s) for w, s in noise.items()}
     costs = {0.25: 1, 0.5: 2, 1.0: 4}
     result = compatibility_matrix(
-        queries, galleries, truth, ks=(1, 3), params=costs, flops=costs, info={'dataset': 'toy'}
+        queries, galleries, truth, ks=(1, 3), params=costs, macs=costs, info={'dataset': 'toy'}
     )
     assert result.widths == (0.25, 0.5, 1.0)
-    assert result.params == result.flops == (1, 2, 4)
+    assert result.params == result.macs == (1, 2, 4)
     assert result.to_dict()['dataset'] == 'toy'
     assert result.to_dict()['distance'] == 'cosine'
     assert result.info['num_queries'] + result.info['num_skipped_queries'] == 24
@@ -127,6 +128,35 @@ def test_figures_of_the_paper():
     assert sfsc.compatible.all()
 
 
+def test_update_gain_of_the_paper():
+    """By hand: what a small query gains in a bigger gallery, of what that gallery's model is better by."""
+    gained = [62.88 - 58.19, 63.48 - 58.19, 69.43 - 58.19, 71.37 - 70.74, 76.37 - 70.74, 77.26 - 72.06]
+    possible = [70.74 - 58.19, 72.06 - 58.19, 81.43 - 58.19, 72.06 - 70.74, 81.43 - 70.74, 81.43 - 72.06]
+    sfsc = matrix_of(PAPER)
+    assert sfsc.update_gain == pytest.approx(sum(gained) / sum(possible)) == pytest.approx(32.68 / 71.04)
+    cells = sfsc.update_gains[np.triu_indices(4, 1)]
+    assert cells == pytest.approx([g / p for g, p in zip(gained, possible, strict=True)])
+    assert cells.round(2).tolist() == [0.37, 0.38, 0.48, 0.48, 0.53, 0.55]
+    assert cells.mean() == pytest.approx(0.47, abs=0.005)
+    assert np.isnan(sfsc.update_gains[np.tril_indices(4)]).all()  # no bigger gallery
+
+
+def test_update_gain_leaves_out_pairs_with_little_to_gain():
+    """In ASYMMETRIC the query φ1/4 is better than φ9/16 is; 0.99 mAP more are too few, 1 is enough."""
+    asymmetric = matrix_of(ASYMMETRIC)
+    assert np.isnan(asymmetric.update_gains[1, 2])
+    gained = [50.85 - 55.83, 53.71 - 55.83, 55.39 - 55.83, 66.59 - 67.04, 70.14 - 66.33]
+    possible = [67.04 - 55.83, 66.33 - 55.83, 81.00 - 55.83, 81.00 - 67.04, 81.00 - 66.33]
+    assert asymmetric.update_gain == pytest.approx(sum(gained) / sum(possible))
+    for better, counts in ((0.99, False), (1.0, True)):
+        cells = np.array([[50.0, 50.5], [49.0, 50.0 + better]])
+        pair = CompatibilityMatrix((0.5, 1.0), cells, cells, {1: cells})
+        assert np.isnan(pair.update_gain) != counts
+        assert (pair.to_dict()['update_gain'] is None) != counts
+        assert ('update gain -.' in summary(pair)) != counts
+        assert update_gain_table(pair).endswith('0.50 |' if counts else '- |')
+
+
 def test_incompatible_cells_are_found():
     asymmetric = matrix_of(ASYMMETRIC)
     expected = [
@@ -143,17 +173,39 @@ def test_an_equal_cross_test_is_no_gain():
 
 
 def test_dictionary_has_the_documented_keys_and_survives_json():
-    matrix = matrix_of(PAPER, params=(1, 2, 3, 4), flops=(10, 20, 30, 40), info={'dataset': 'market1501', 'seed': 3})
+    matrix = matrix_of(PAPER, params=(1, 2, 3, 4), macs=(10, 20, 30, 40), info={'dataset': 'market1501', 'seed': 3})
     values = json.loads(json.dumps(matrix.to_dict()))
     assert values['widths'] == [0.25, 0.5, 0.75, 1.0]
     assert values['mAP'] == PAPER
     assert values['rank1'][0][3] == pytest.approx(70.43)
     assert values['params'] == [1, 2, 3, 4]
-    assert values['flops'] == [10, 20, 30, 40]
+    assert values['macs'] == [10, 20, 30, 40]
     back = CompatibilityMatrix.from_dict(values)
     assert back.to_dict() == matrix.to_dict()
     assert back.info == {'dataset': 'market1501', 'seed': 3}
     assert back.cmc.keys() == {1, 5}
+    assert values['update_gain'] == matrix.update_gain
+    assert values['update_gains'][0] == [None, *matrix.update_gains[0, 1:]]
+
+
+def test_what_was_written_before_is_read():
+    """The MACs were called flops, only `eval` wrote names, and there was no update gain."""
+    matrix = matrix_of(PAPER, macs=(10, 20, 30, 40))
+    values = matrix.to_dict()
+    for name in ('names', 'update_gain', 'update_gains'):
+        del values[name]
+    values['flops'] = values.pop('macs')
+    assert CompatibilityMatrix.from_dict(values).to_dict() == matrix.to_dict()
+
+
+def test_names_belong_to_the_matrix():
+    names = ('A φ1/4', 'B φ1/4', 'A φ', 'B φ')
+    cells = np.array(PAPER)
+    matrix = CompatibilityMatrix((0.5, 0.5, 1.0, 1.0), cells, cells, {1: cells}, names=names)
+    assert CompatibilityMatrix.from_dict(json.loads(json.dumps(matrix.to_dict()))).names == names
+    assert matrix_of(PAPER).names == ('φ1/16', 'φ1/4', 'φ9/16', 'φ')
+    with pytest.raises(ValueError, match='names must have one entry for each'):
+        CompatibilityMatrix((0.5, 0.5, 1.0, 1.0), cells, cells, {1: cells}, names=names[:3])
 
 
 def test_single_width_survives_json():
@@ -183,9 +235,7 @@ def test_paper_names(width, name):
 
 
 def test_table():
-    table = markdown_table(
-        matrix_of(ASYMMETRIC, params=(999, 1_000, 25_600_000, 10**9), flops=(1, 2, 3, 4_120_000_000))
-    )
+    table = markdown_table(matrix_of(ASYMMETRIC, params=(999, 1_000, 25_600_000, 10**9), macs=(1, 2, 3, 4_120_000_000)))
     lines = table.splitlines()
     assert len({len(line) for line in lines[:6]}) == 1
     assert 'φ1/16 (0.25)' in lines[0]
@@ -251,7 +301,7 @@ def test_cost_of_a_convolution_and_a_linear_layer():
     model = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1, bias=False), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 25, 7))
     cost = model_cost(model.train(), (3, 5, 5))
     assert cost.params == 8 * 3 * 9 + 8 * 25 * 7 + 7
-    assert cost.flops == 25 * 8 * 3 * 9 + 8 * 25 * 7  # multiply-adds, not twice as many
+    assert cost.macs == 25 * 8 * 3 * 9 + 8 * 25 * 7  # multiply-adds, not twice as many
     assert model.training
 
 
@@ -259,7 +309,7 @@ def test_cost_of_resnet50_is_the_published_one():
     timm = pytest.importorskip('timm')
     cost = model_cost(timm.create_model('resnet50', device='meta'))
     assert cost.params == 25_557_032
-    assert cost.flops == pytest.approx(4.09e9, rel=0.01)  # timm's own results table: 4.09 GMACs
+    assert cost.macs == pytest.approx(4.09e9, rel=0.01)  # timm's own results table: 4.09 GMACs
 
 
 def test_latency_calls_as_often_as_asked():

@@ -17,7 +17,7 @@ from sfsc_timm.evaluation import figure as figure_module
 matplotlib = pytest.importorskip('matplotlib')
 image = pytest.importorskip('PIL.Image')
 
-FLOPS = (278_000_000, 1_060_000_000, 2_330_000_000, 4_090_000_000)
+MACS = (278_000_000, 1_060_000_000, 2_330_000_000, 4_090_000_000)
 ROWS = [
     {'step': i, 'loss_0.25': 3 / (i + 1), 'loss_1.0': 2 / (i + 1), 'conflict_rate': 0.5, 'mAP_1.0': i if i % 2 else ''}
     for i in range(6)
@@ -46,7 +46,7 @@ def picture(value=128, size=(6, 4)):
 
 
 def draw_all(folder):
-    matrix = matrix_of(PAPER, flops=FLOPS)
+    matrix = matrix_of(PAPER, macs=MACS)
     return [
         plot_matrix(matrix, folder / 'matrix.png'),
         plot_accuracy_cost(matrix, folder / 'cost.png'),
@@ -84,7 +84,7 @@ assert state() == before
 
 
 def test_matrix_shows_every_number_and_marks_failures(tmp_path, texts):
-    matrix = matrix_of(ASYMMETRIC, params=(1, 2, 3, 4), flops=FLOPS)
+    matrix = matrix_of(ASYMMETRIC, params=(1, 2, 3, 4), macs=MACS)
     plot_matrix(matrix, tmp_path / 'm.png', title='Something')
     for value in matrix.mAP.flat:
         assert f'{value:.1f}' in texts
@@ -92,6 +92,14 @@ def test_matrix_shows_every_number_and_marks_failures(tmp_path, texts):
     assert len(failures) == 12 - matrix.num_compatible
     assert '✗ −5.0' in failures  # φ1/16 in a gallery of φ1/4: 50.85 against 55.83
     assert texts.count('self-test') == 4
+    assert [text for text in texts if text.startswith('U ')] == [
+        'U −0.44',
+        'U −0.20',
+        'U −0.02',
+        'U -',
+        'U −0.03',
+        'U 0.26',
+    ]
     assert 'Something' in texts
     assert any('φ9/16' in text and '2.33G MACs' in text for text in texts)
 
@@ -142,7 +150,7 @@ def test_failed_drawing_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
         (lambda p: plot_matrix(matrix_of(PAPER), p, k=3), ValueError, r'k must be one of the computed ranks \[1, 5\]'),
         (lambda p: plot_matrix(matrix_of(PAPER), p.with_suffix('.gif')), ValueError, 'path must end in .png or .pdf'),
         (lambda p: plot_matrix(matrix_of(PAPER), p / 'no' / 'a.png'), FileNotFoundError, 'folder .* does not exist'),
-        (lambda p: plot_accuracy_cost(matrix_of(PAPER), p), ValueError, 'matrix.flops is None'),
+        (lambda p: plot_accuracy_cost(matrix_of(PAPER), p), ValueError, 'matrix.macs is None'),
         (lambda p: plot_training([], p), ValueError, 'rows is empty'),
         (lambda p: plot_training([{'step': 1, 'lr': 2}], p), ValueError, r"rows have no column.*\['step', 'lr'\]"),
         (lambda p: plot_training(p.parent / 'none.csv', p), FileNotFoundError, 'no training log at'),
