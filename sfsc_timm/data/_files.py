@@ -60,21 +60,44 @@ def require_entry(root: Path, name: str, tree: str) -> Path:
     raise FileNotFoundError(f'Not found: {root / name}\n{hint}Expected tree:\n{tree}')
 
 
-def read_rows(path: Path, columns: str, skip: int = 0) -> list[list[str]]:
+def read_text(path: Path, tree: str = '') -> str:
+    """Returns the text of a file.
+
+    Args:
+        path: The file.
+        tree: The layout the data set should have, for the message.
+
+    Raises:
+        FileNotFoundError: It is missing, or no file.
+        ValueError: It is not UTF-8; the message names it.
+    """
+    if not require(path, tree).is_file():  # reading a pipe would wait for ever
+        raise FileNotFoundError(f'{path} is no file.' + f'\nExpected tree:\n{tree}' * bool(tree))
+    try:
+        return path.read_text(encoding='utf-8-sig')
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f'{path} is not UTF-8 text; save it as UTF-8 ({error.reason} at byte {error.start}).'
+        ) from error
+
+
+def read_rows(path: Path, columns: str, header: int = 0) -> list[list[str]]:
     """Reads a list of whitespace-separated columns.
 
     Args:
         path: The file.
-        columns: Names of the columns, space-separated, for the message.
-        skip: Lines of its header.
+        columns: Names of the columns, space-separated.
+        header: The line that names the columns, the last one before the list; 0 if there is none.
 
     Raises:
-        ValueError: A line has another number of columns; the message gives file and line.
+        ValueError: A line has another number of columns, or the header is missing; the message gives file and line.
     """
     rows = []
-    for number, line in enumerate(path.read_text(encoding='utf-8').splitlines(), start=1):
+    for number, line in enumerate(read_text(path).splitlines(), start=1):
         cells = line.split()
-        if number <= skip or not cells:
+        if number == header and cells != columns.split():
+            raise ValueError(f'{path}, line {number}: expected the header "{columns}", got {line!r}; put it back.')
+        if number <= header or not cells:
             continue
         if len(cells) != len(columns.split()):
             raise ValueError(f'{path}, line {number}: expected "{columns}", got {line!r}.')
@@ -82,6 +105,20 @@ def read_rows(path: Path, columns: str, skip: int = 0) -> list[list[str]]:
     if not rows:
         raise ValueError(f'{path} lists nothing; expected lines of "{columns}".')
     return rows
+
+
+def read_mapping(path: Path, columns: str) -> dict[str, str]:
+    """Reads a list of two columns, in which the first has every value once.
+
+    Raises:
+        ValueError: As for `read_rows`, or a key stands there twice.
+    """
+    rows = read_rows(path, columns)
+    found = dict(rows)
+    if len(found) < len(rows):
+        key = next(key for key, count in Counter(key for key, _ in rows).items() if count > 1)
+        raise ValueError(f'{path} has the {columns.split(maxsplit=1)[0]} {key} twice; leave one line out.')
+    return found
 
 
 def require_first(samples: list[Sample], tree: str) -> list[Sample]:
@@ -95,16 +132,17 @@ def require_first(samples: list[Sample], tree: str) -> list[Sample]:
     return samples
 
 
-def number(text: str, what: str, where: object) -> int:
+def number(text: str, what: str, where: object, least: int = 0) -> int:
     """Returns a whole number of a list or a file name.
 
     Raises:
-        ValueError: It is none; the message says where it stands.
+        ValueError: It is none, or out of [least, 2^31); the message says where it stands.
     """
-    try:
-        return int(text)
-    except ValueError as error:
-        raise ValueError(f'{where}: {what} must be a whole number, got {text!r}.') from error
+    if not re.fullmatch(r'-?[0-9]{1,10}', text):
+        raise ValueError(f'{where}: {what} must be a whole number, got {text[:40]!r}.')
+    if not least <= int(text) < 2**31:
+        raise ValueError(f'{where}: {what} must be a number of at least {least} and below 2^31, got {text}.')
+    return int(text)
 
 
 def named_samples(root: Path, folder: str, pattern: str, tree: str) -> list[Sample]:

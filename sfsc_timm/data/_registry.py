@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .._registry import Registry
+from ._options import check_options
 
 if TYPE_CHECKING:
     import os
@@ -63,6 +64,7 @@ def load_data(name: str, root: str | os.PathLike[str] | None = None, **options: 
             raise ValueError(f"root is missing: load_data({name!r}, root) needs the data set's folder.")
         if name in _WITHOUT_ROOT and root is not None:
             raise ValueError(f'root must be left out for {name!r}, which is made at run time, got {str(root)!r}.')
+        check_options(name, _READERS.makers[name], options)
     arguments = () if root is None else (Path(root).expanduser(),)
     data: RetrievalData = _READERS.create(name, *arguments, **options)
     return data

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+import logging
+import os
+from collections import Counter, defaultdict
 from dataclasses import dataclass, replace
 from functools import cached_property
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     import numpy as np
+
+_logger = logging.getLogger(__name__)
 
 DISTRACTOR = -1
 """Identity of gallery images that match no query, such as the 0000 images of Market-1501."""
@@ -32,6 +37,9 @@ class Sample:
     camera: int = 0
 
     def __post_init__(self) -> None:
+        for name in ('identity', 'camera'):
+            if not isinstance(getattr(self, name), Integral):
+                raise ValueError(f'{name} must be a whole number, got {getattr(self, name)!r}.')
         if self.identity < DISTRACTOR:
             raise ValueError(f'identity must be at least 0, or {DISTRACTOR} for a distractor, got {self.identity}.')
         if self.camera < 0:
@@ -80,6 +88,7 @@ class RetrievalData:
         if not self.ks or min(self.ks) < 1 or list(self.ks) != sorted(set(self.ks)):
             raise ValueError(f'{self.name}: ks must be ascending ranks of at least 1, got {self.ks}.')
         self._check_splits()
+        self._check_files()
         self._check_matches()
 
     def _check_splits(self) -> None:
@@ -97,6 +106,35 @@ class RetrievalData:
                 f'{self.name}: {len(overlap)} identities are both in train and in query or gallery, '
                 f'among them {sorted(overlap)[:5]}; training and test identities must be disjoint.'
             )
+
+    def _check_files(self) -> None:
+        """Refuses files whose labels contradict each other, and such as would be found by themselves."""
+        files = {split: [_file(s) for s in getattr(self, split)] for split in ('train', 'query', 'gallery')}
+        for split in () if self.overlap else ('query', 'gallery'):
+            for both in sorted(name for name in set(files['train']) & set(files[split]) if name)[:1]:
+                raise ValueError(f'{self.name}: {both!r} is both in train and in {split}; train on other images.')
+        # The protocol of cameras passes over an image of the query's own.
+        camera = {} if self.shared else {f: s.camera for f, s in zip(files['query'], self.query, strict=True) if f}
+        for sample, file in zip(self.gallery, files['gallery'], strict=True):
+            if file in camera and not (self.cameras and camera[file] == sample.camera):
+                way = "give it the split 'test', or leave one out"
+                raise ValueError(f'{self.name}: {file!r} is both in query and in gallery; {way}.')
+        self._check_twice(files)
+
+    def _check_twice(self, files: dict[str, list[str | None]]) -> None:
+        identity: dict[str, int] = {}
+        for split, names in files.items():
+            for sample, name in zip(getattr(self, split), names, strict=True):
+                if name is not None and identity.setdefault(name, sample.identity) != sample.identity:
+                    raise ValueError(f'{self.name}: {name!r} has two identities; leave one line out.')
+            twice = sorted(name for name, count in Counter(names).items() if name is not None and count > 1)
+            if twice and split != 'train':
+                raise ValueError(f'{self.name}: {twice[0]!r} is twice in {split}; leave one line out.')
+            if twice:
+                _logger.warning('%s: %d images are more than once in train: %s, ...', self.name, len(twice), twice[0])
+        shown = {s.identity for s in (*self.query, *self.gallery)}
+        if len(shown) == 1:
+            _logger.warning('%s: query and gallery show one identity alone: any model finds it.', self.name)
 
     def _check_matches(self) -> None:
         found = defaultdict(list)
@@ -142,6 +180,11 @@ class RetrievalData:
         if self.shared:
             lines.append('query and gallery are the same images')
         return '\n'.join(lines)
+
+
+def _file(sample: Sample) -> str | None:
+    """The sample's file in one spelling, None for pixels."""
+    return os.path.normpath(sample.image) if isinstance(sample.image, str | Path) else None
 
 
 def _identities(samples: Iterable[Sample]) -> set[int]:

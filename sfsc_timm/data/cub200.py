@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ._files import number, read_rows, require_entry, require_first
+from ._files import number, read_mapping, require_entry, require_first
 from ._registry import register_data
 from ._types import RetrievalData, Sample
 
@@ -36,9 +36,9 @@ def cub200(root: Path) -> RetrievalData:
     """
     images, labels = (require_entry(root, name, TREE) for name in ('images.txt', 'image_class_labels.txt'))
     folder = require_entry(root, 'images', TREE)
-    label = {key: number(value, 'the class', labels) for key, value in read_rows(labels, 'image_id class_id')}
+    label = {key: number(text, 'the class', labels) for key, text in read_mapping(labels, 'image_id class_id').items()}
     samples = []
-    for key, path in read_rows(images, 'image_id path'):
+    for key, path in read_mapping(images, 'image_id path').items():
         if key not in label:
             raise ValueError(f'{images} has the image {key}, which {labels} has not.')
         samples.append(Sample(folder / path, label[key]))

@@ -104,5 +104,6 @@ def _cameras(files: Iterable[Path], pattern: str | None) -> dict[Path, int]:
             raise ValueError(f'camera_pattern {pattern!r} does not fit the file name of {file}.')
         names[file] = match[1]
     known = sorted(set(names.values()))
-    number = {name: int(name) if all(n.isdecimal() for n in known) else i for i, name in enumerate(known)}
+    numbers = all(name.isdecimal() and len(name) < 10 for name in known)
+    number = {name: int(name) if numbers else i for i, name in enumerate(known)}
     return {file: number[name] for file, name in names.items()}

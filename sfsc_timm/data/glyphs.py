@@ -59,7 +59,7 @@ def glyphs(
     some of these typefaces; the gallery's image of the same character in the same typeface does not count.
 
     Args:
-        size: Side of the square images, in pixels, at least 16.
+        size: Side of the square images, in pixels, 16 to 512.
         seed: Seed of the split, of the queries and of the distortions.
         distortion: Strength of what tells the typefaces apart beside their design (slant, scale, ink and paper, blur,
             each typeface its own) and of what differs between images (position, rotation, noise); 0 for clean
@@ -71,7 +71,9 @@ def glyphs(
     Raises:
         ImportError: matplotlib is not installed.
     """
-    for name, value, least in (('size', size, 16), ('seed', seed, 0), ('queries', queries, 1)):
+    if not 16 <= size <= 512:
+        raise ValueError(f'size must be in [16, 512], got {size}.')
+    for name, value, least in (('seed', seed, 0), ('queries', queries, 1)):
         if value < least:
             raise ValueError(f'{name} must be at least {least}, got {value}.')
     if not 0 <= distortion <= 2:

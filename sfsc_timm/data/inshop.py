@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ._files import number, read_rows, require_entry, require_first
+from ._files import number, read_rows, read_text, require_entry, require_first
 from ._registry import register_data
 from ._types import RetrievalData, Sample
 
@@ -32,12 +32,12 @@ def inshop(root: Path) -> RetrievalData:
     file = require_entry(root, 'list_eval_partition.txt' if flat else 'Eval/list_eval_partition.txt', TREE)
     folder = root if (root / 'img').exists() else require_entry(root, 'Img/img', TREE).parent
     splits: dict[str, list[Sample]] = {'train': [], 'query': [], 'gallery': []}
-    rows = read_rows(file, 'image_name item_id evaluation_status', skip=2)
+    rows = read_rows(file, 'image_name item_id evaluation_status', header=2)
     for path, item, split in rows:
         if split not in splits:
             raise ValueError(f'{file}: the evaluation status of {path} must be one of {list(splits)}, got {split!r}.')
         splits[split].append(Sample(folder / path, number(item.removeprefix('id_'), 'item_id', f'{file}, {path}')))
-    expected = number(file.read_text(encoding='utf-8').split('\n', 1)[0].strip(), 'the first line', file)
+    expected = number(read_text(file).split('\n', 1)[0].strip(), 'the first line', file)
     if expected != len(rows):
         raise ValueError(f'{file} is cut off: its first line announces {expected} images, it lists {len(rows)}.')
     for samples in splits.values():

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import csv
+import io
 from typing import TYPE_CHECKING, NamedTuple
 
-from ._files import require
+from ._files import read_text, require
 from ._registry import register_data
 from ._types import DISTRACTOR, RetrievalData, Sample
 
@@ -59,21 +60,13 @@ def manifest(root: Path) -> RetrievalData:
 
 def read_manifest(file: Path) -> list[Row]:
     """Reads and checks the lines of a manifest."""
-    with require(file, TREE).open(newline='', encoding='utf-8-sig') as lines:
-        reader = csv.DictReader(lines)
-        missing = {'path', 'identity', 'split'} - set(reader.fieldnames or ())
-        if missing:
-            raise ValueError(f'{file} has no column {", ".join(sorted(missing))}; expected:\n{TREE}')
-        rows = []
-        for line in reader:
-            path, *labels = ((line.get(name) or '').strip() for name in ('path', 'identity', 'camera', 'split'))
-            row = Row(file.parent / path, *labels)
-            where = f'{file}, line {reader.line_num}'
-            if not path or not row.identity:
-                raise ValueError(f'{where}: path and identity must not be empty.')
-            if row.split not in {'train', 'query', 'gallery', 'test'}:
-                raise ValueError(f'{where}: split must be train, query, gallery or test, got {row.split!r}.')
-            rows.append(row)
+    lines = csv.reader(io.StringIO(read_text(file, TREE), newline=''), strict=True)
+    rows: list[Row] = []
+    try:
+        columns = _columns(file, next(lines, []))
+        rows.extend(_row(file, lines.line_num, columns, cells) for cells in lines if cells)
+    except csv.Error as error:
+        raise ValueError(f'{file}, line {lines.line_num}: this is no CSV ({error}).') from error
     if not rows:
         raise ValueError(f'{file} lists no images; expected:\n{TREE}')
     if len({bool(row.camera) for row in rows}) > 1:
@@ -82,6 +75,38 @@ def read_manifest(file: Path) -> list[Row]:
     if 'test' in splits and splits & {'query', 'gallery'}:
         raise ValueError(f'{file}: split is either test, or query and gallery; got all of them.')
     return rows
+
+
+def _columns(file: Path, header: list[str]) -> list[str]:
+    """Checks the first line, the names of the columns."""
+    names = [name.strip() for name in header]
+    missing = sorted({'path', 'identity', 'split'} - set(names))
+    if missing:
+        got = ','.join(header)[:80]
+        raise ValueError(
+            f'{file} has no column {", ".join(missing)}; its first line must name the columns, got {got!r}. '
+            f'Expected:\n{TREE}'
+        )
+    for name in ('path', 'identity', 'camera', 'split'):
+        if names.count(name) > 1:
+            raise ValueError(f'{file} has the column {name} twice; leave one out.')
+    return names
+
+
+def _row(file: Path, line: int, columns: list[str], cells: list[str]) -> Row:
+    where = f'{file}, line {line}'
+    if len(cells) != len(columns):
+        raise ValueError(f'{where}: expected {len(columns)} cells, got {len(cells)}; quote values that hold a comma.')
+    values = {name: cell.strip() for name, cell in zip(columns, cells, strict=True)}
+    path, *labels = (values.get(name, '') for name in ('path', 'identity', 'camera', 'split'))
+    row = Row(file.parent / path, *labels)
+    if not path or not row.identity:
+        raise ValueError(f'{where}: path and identity must not be empty.')
+    if '\0' in path:
+        raise ValueError(f'{where}: path must be the name of a file, got {path!r}.')
+    if row.split not in {'train', 'query', 'gallery', 'test'}:
+        raise ValueError(f'{where}: split must be train, query, gallery or test, got {row.split!r}.')
+    return row
 
 
 def from_rows(name: str, rows: Iterable[Row], ks: tuple[int, ...] = (1, 5, 10), overlap: bool = False) -> RetrievalData:

@@ -56,6 +56,6 @@ def _read(root: Path, name: str, folder: Path, first: int = 0) -> list[Sample]:
         parts = path.rsplit('/', 1)[-1].split('_')
         if len(parts) < 4:
             raise ValueError(f'{file}: the image name {path!r} has no camera as its third part.')
-        camera = number(parts[2], 'the camera', f'{file}, {path}')
+        camera = number(parts[2], 'the camera', f'{file}, {path}', least=1)
         samples.append(Sample(folder / path, first + number(identity, 'the identity', f'{file}, {path}'), camera - 1))
     return require_first(samples, TREE)

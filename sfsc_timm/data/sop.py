@@ -37,7 +37,7 @@ def sop(root: Path) -> RetrievalData:
 
 def _read(root: Path, name: str) -> list[Sample]:
     file = require_entry(root, name, TREE)
-    rows = read_rows(file, 'image_id class_id super_class_id path', skip=1)
+    rows = read_rows(file, 'image_id class_id super_class_id path', header=1)
     return require_first(
         [Sample(root / path, number(label, 'class_id', f'{file}, {path}')) for _, label, _, path in rows], TREE
     )

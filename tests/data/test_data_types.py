@@ -36,7 +36,7 @@ def test_summary_counts_each_split():
 
 
 def test_summary_of_shared_data_without_cameras():
-    test = [sample(1), sample(1)]
+    test = [sample(1), sample(1, 1)]
     lines = RetrievalData('toy', TRAIN, test, test, cameras=False, shared=True).summary().splitlines()
     assert lines[0].split() == ['toy', 'images', 'identities', 'cameras']
     assert lines[1].split() == ['train', '3', '2', '-']
