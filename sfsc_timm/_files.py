@@ -5,26 +5,66 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-__all__ = ['replacing', 'write_csv', 'write_json']
+__all__ = ['replacing', 'sweep_leftovers', 'write_csv', 'write_json']
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Gives a name beside `path` to write to, which takes its place at the end of the block.
 
-    If the block fails, what lay at `path` stays, and nothing is left of the other.
+    If the block fails, what lay at `path` stays, and nothing is left of the other. What is at `path` after the block
+    outlasts a power cut. What a process that was killed in its block has left there is removed.
     """
+    sweep_leftovers(path.parent, path.name)
     temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
     try:
         yield temporary
+        _to_disk(temporary)
         os.replace(temporary, path)
+        if os.name == 'posix':  # elsewhere a folder cannot be opened
+            _to_disk(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def sweep_leftovers(folder: Path, name: str | None = None) -> None:
+    """Removes files that processes which are gone were writing when they were killed.
+
+    Args:
+        folder: Where to look.
+        name: Of the file that they meant to write; None for any.
+    """
+    if os.name != 'posix' or not folder.is_dir():  # elsewhere there is no asking whether a process is alive
+        return
+    for path in folder.glob('.*.tmp'):
+        written = re.fullmatch(r'\.(.+)\.(\d+)\.tmp', path.name)
+        if written and name in (None, written[1]) and not _is_alive(int(written[2])):
+            path.unlink(missing_ok=True)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)  # only asks
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass  # another user's
+    return True
+
+
+def _to_disk(path: Path) -> None:
+    """Waits until a file, or the names in a folder, are on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def write_json(path: Path, values: Mapping[str, Any], *, indent: int = 1, sort_keys: bool = False) -> None:
