@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import tarfile
 import zipfile
+from configparser import ConfigParser
 from importlib.resources import files
 from pathlib import Path
 
@@ -56,6 +58,16 @@ def test_sdist(built: Path) -> None:
         names = {name.split('/', 1)[1] for name in archive.getnames() if '/' in name}
     assert {'weights/__init__.py', 'sfsc_timm/py.typed', 'LICENSE', 'pyproject.toml', 'setup.cfg'} <= names
     assert {f'weights/{path.name}' for path in (ROOT / 'weights').iterdir() if path.is_file()} <= names
+
+
+def test_the_core_needs_little() -> None:
+    """Everything else is an extra."""
+    setup = ConfigParser()
+    setup.read(ROOT / 'setup.cfg', encoding='utf-8')
+    names = {re.split('[<>=]', line)[0] for line in setup['options']['install_requires'].split()}
+    assert names == {'timm', 'torch', 'huggingface_hub', 'safetensors', 'numpy'}
+    for file in (ROOT / 'sfsc_timm').rglob('*.py'):
+        assert not re.search(r'^\s*(from|import) tqdm', file.read_text(encoding='utf-8'), re.MULTILINE), file
 
 
 def test_weights_are_found_where_installed() -> None:

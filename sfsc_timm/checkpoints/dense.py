@@ -63,6 +63,10 @@ class DenseWidths(nn.Module):
         embedding: Tensor = self.extract().forward_head(x)  # type: ignore[operator]
         return embedding
 
-    def forward(self, x: Tensor) -> Tensor:
+    def embed(self, x: Tensor) -> Tensor:
         """Images (B, C, H, W) to embeddings (B, D)."""
         return self.forward_head(self.forward_features(x))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """As `embed`: there are no logits."""
+        return self.embed(x)

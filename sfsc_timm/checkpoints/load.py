@@ -35,8 +35,8 @@ class Checkpoint:
 
     Attributes:
         source: Where it came from.
-        model: In evaluation mode; its widths embed through `forward_features` and `forward_head(pre_logits=True)`,
-            and `extract(width)` gives one as a dense model.
+        model: In evaluation mode; `embed(images)` gives the embedding at its active width, and `extract(width)`
+            one width as a dense model.
         compatibility: Identifies the metric space: checkpoints that share it can search each other's galleries.
         input_size: (C, H, W) that it was trained for.
         mean: Mean of each channel, in [0, 1].

@@ -74,7 +74,7 @@ def _difference(dense: nn.Module, model: Slimmable, width: float) -> float:
     model.eval()
     try:
         with torch.no_grad(), model.at_width(width):
-            expected = model.forward_head(model.forward_features(noise), pre_logits=True)
+            expected = model.embed(noise)
             return relative_error(dense.eval()(noise), expected)
     finally:
         model.train(training)

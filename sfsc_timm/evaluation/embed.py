@@ -22,11 +22,8 @@ class SlimmableModel(Protocol):
     def at_width(self, width: float) -> AbstractContextManager[Any]:
         """Context in which the model runs at `width`."""
 
-    def forward_features(self, x: Tensor) -> Tensor:
-        """Images `(B, 3, H, W)` to features."""
-
-    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """Features to embeddings `(B, D)` when `pre_logits` is True."""
+    def embed(self, x: Tensor) -> Tensor:
+        """Images `(B, C, H, W)` to embeddings `(B, D)` at the active width."""
 
     def train(self, mode: bool = True) -> Any:
         """Switch between training and evaluation mode."""
@@ -40,8 +37,6 @@ def embed(
     *,
     device: torch.device | str = 'cpu',
     flip: bool = False,
-    progress: str | None = None,
-    total: int | None = None,
 ) -> dict[float, Tensor]:
     """Embed every image at every width.
 
@@ -54,8 +49,6 @@ def embed(
         widths: Widths to run; None runs all of the model's.
         device: Where the model lies.
         flip: Average the embedding with that of the horizontally mirrored image (test-time flip).
-        progress: Label of a progress bar (tqdm); None shows none.
-        total: Number of batches, for the progress bar; None asks `len(batches)`.
 
     Returns:
         Width to embeddings `(N, D)`, float32, on the CPU, in the order of `batches`.
@@ -70,7 +63,7 @@ def embed(
     was_training = model.training
     model.train(False)
     try:
-        for batch in _with_progress(batches, progress, total):
+        for batch in batches:
             images = (batch if isinstance(batch, Tensor) else batch[0]).to(device, non_blocking=True)
             for width in widths:
                 with model.at_width(width):
@@ -83,21 +76,12 @@ def embed(
 
 
 def _embed_batch(model: SlimmableModel, images: Tensor, flip: bool) -> Tensor:
-    embedding = model.forward_head(model.forward_features(images), pre_logits=True)
+    embedding = model.embed(images)
     if flip:
-        embedding = (embedding + model.forward_head(model.forward_features(images.flip(-1)), pre_logits=True)) / 2
+        embedding = (embedding + model.embed(images.flip(-1))) / 2
     if embedding.ndim != 2:
         raise ValueError(
             f'the model returned embeddings of shape {tuple(embedding.shape)}, expected (B, D); create it with '
             'a pooling layer (global_pool) and embed_dim > 0.'
         )
     return embedding.float().cpu()
-
-
-def _with_progress(batches: Iterable[Any], label: str | None, total: int | None) -> Iterable[Any]:
-    if label is None:
-        return batches
-    from tqdm.auto import tqdm  # type: ignore[import-untyped]
-
-    bar: Iterable[Any] = tqdm(batches, desc=label, total=total, unit='batch', leave=False)
-    return bar

@@ -85,7 +85,7 @@ def _compare(rounded: Slimmable, model: Slimmable, input_size: tuple[int, ...]) 
     noise = torch.randn(2, *input_size, generator=torch.Generator().manual_seed(0))
     for width in model.widths:
         with torch.no_grad(), model.at_width(width), rounded.at_width(width):
-            expected = model.forward_head(model.forward_features(noise), pre_logits=True)
+            expected = model.embed(noise)
             error = relative_error(rounded(noise), expected)
         if error > _TOLERANCE:
             raise ValueError(

@@ -201,6 +201,13 @@ class Slimmable(nn.Module):
                 x = self.neck(x)
             return x if pre_logits else self.fc(x)
 
+    def embed(self, x: Tensor) -> Tensor:
+        """Images (B, C, H, W) to the embedding (B, embed_dim) at the active width, whatever `num_classes` is.
+
+        It is what comes before the classifier, not normalised; without a neck (embed_dim=0) the pooled features.
+        """
+        return self.forward_head(self.forward_features(x), pre_logits=True)
+
     def get_classifier(self, name_only: bool = False) -> nn.Module | str:
         """The shared classifier, or its name."""
         return 'fc' if name_only else self.fc

@@ -34,7 +34,7 @@ def run_with_embedding(module: nn.Module, images: Tensor) -> tuple[Tensor, Tenso
 
 def embedding_of(model: Any, images: Tensor) -> Tensor:
     """Embedding (B, D) of images (B, C, H, W) by a slimmable model, at its active width."""
-    embedding: Tensor = model.forward_head(model.forward_features(images), pre_logits=True)
+    embedding: Tensor = model.embed(images)
     return embedding
 
 

@@ -65,13 +65,9 @@ class FakeSlimmable(nn.Module):
         finally:
             self.width = before
 
-    def forward_features(self, x):
+    def embed(self, x):
         x = x.mean((1, 2))
-        return torch.where(torch.arange(8) < 8 * self.width, x, 0.0)
-
-    def forward_head(self, x, pre_logits=False):
-        assert pre_logits
-        return self.norm(self.project(x))
+        return self.norm(self.project(torch.where(torch.arange(8) < 8 * self.width, x, 0.0)))
 
 
 @pytest.fixture
@@ -81,7 +77,7 @@ def images():
 
 def at(model, width, images):
     with torch.no_grad(), model.at_width(width):
-        return model.forward_head(model.forward_features(images), pre_logits=True)
+        return model.embed(images)
 
 
 def test_every_cell_equals_its_own_evaluation():
@@ -249,8 +245,7 @@ def test_table():
 
 
 @pytest.mark.parametrize('flip', [False, True])
-@pytest.mark.parametrize('progress', [None, 'embedding'])
-def test_embed_equals_one_pass_per_width(images, flip, progress):
+def test_embed_equals_one_pass_per_width(images, flip):
     model = FakeSlimmable().train()
     statistics = model.norm.running_mean.clone()
     reads = []
@@ -260,7 +255,7 @@ def test_embed_equals_one_pass_per_width(images, flip, progress):
             reads.append(len(part))
             yield part, torch.zeros(len(part))  # as a DataLoader gives them: images, labels
 
-    result = embed(model, batches(), flip=flip, progress=progress)
+    result = embed(model, batches(), flip=flip)
     assert reads == [4, 4, 2]  # each image is decoded once for all widths
     assert model.training
     assert model.width == 1.0
@@ -292,7 +287,7 @@ def test_embed_refuses_bad_input(images):
     with pytest.raises(ValueError, match='batches is empty'):
         embed(FakeSlimmable(), [])
     unpooled = FakeSlimmable()
-    unpooled.forward_head = lambda x, pre_logits: x[:, :, None]
+    unpooled.embed = lambda x: x.mean((1, 2))[:, :, None]
     with pytest.raises(ValueError, match=r'embeddings of shape \(10, 8, 1\), expected \(B, D\)'):
         embed(unpooled, [images])
 

@@ -48,6 +48,18 @@ def test_without_a_classifier_the_output_is_the_embedding(member: Member) -> Non
 
 
 @pytest.mark.parametrize('member', FAMILIES, ids=name_of)
+@pytest.mark.parametrize('embed_dim, num_classes', [(24, 5), (24, 0), (0, 5), (0, 0)])
+def test_embed_is_what_comes_before_the_classifier(member: Member, embed_dim: int, num_classes: int) -> None:
+    model, x = member.create(embed_dim=embed_dim, num_classes=num_classes), images()
+    for width in WIDTHS:
+        with model.at_width(width), torch.no_grad():
+            embedding = model.embed(x)
+            assert embedding.shape == (2, embed_dim or model.num_features)
+            assert_close_to(model.fc(embedding), predict(model, x))
+            assert torch.equal(embedding, embed(model, x))
+
+
+@pytest.mark.parametrize('member', FAMILIES, ids=name_of)
 @pytest.mark.parametrize('neck_norm', [True, False])
 def test_the_neck_is_affine_in_evaluation(member: Member, neck_norm: bool) -> None:
     model = member.create(neck_norm=neck_norm)
