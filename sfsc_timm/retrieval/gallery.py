@@ -1,85 +1,59 @@
-"""A gallery of embeddings on disk: appended in whole shards, resumable, bound to the metric space it came from."""
+"""A gallery of embeddings on disk: written in whole shards, resumable, bound to the metric space it came from."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+import hashlib
+import re
+from collections.abc import Collection, Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Literal, get_args
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from .._files import replacing, write_json
 from ..evaluation.scores import check_embeddings
+from .info import DTYPES, GalleryInfo, IncompatibleGalleryError
+from .lock import exclusive
+from .manifest import MANIFEST, Entry, read_manifest, shard_name, write_manifest
+from .shards import FileState, Shard, read_shard, read_tensor, write_shard
 
-_FORMAT = 'sfsc-timm gallery 1'
-_MANIFEST = 'manifest.json'
-_DTYPES = {'float32': torch.float32, 'float16': torch.float16}
+__all__ = ['Gallery', 'GalleryInfo', 'IncompatibleGalleryError']
 
-
-class IncompatibleGalleryError(ValueError):
-    """Query and gallery embeddings come from different metric spaces: their similarities mean nothing."""
-
-
-@dataclass(frozen=True)
-class GalleryInfo:
-    """What a gallery was embedded by.
-
-    Attributes:
-        model: Name of the model, for people.
-        width: Width at which the gallery was embedded.
-        embed_dim: Numbers per embedding.
-        compatibility_id: Identifies the metric space (the checkpoint): sub-models of one checkpoint share it.
-        dtype: Stored type, 'float32', or 'float16' for half the size.
-    """
-
-    model: str
-    width: float
-    embed_dim: int
-    compatibility_id: str
-    dtype: str = 'float32'
-
-    def __post_init__(self) -> None:
-        if self.dtype not in _DTYPES:
-            raise ValueError(f'dtype must be one of {list(_DTYPES)}, got {self.dtype!r}.')
-        if self.embed_dim < 1:
-            raise ValueError(f'embed_dim must be at least 1, got {self.embed_dim}.')
+Existing = Literal['refuse', 'skip', 'replace']
+# Shards, and what a process that was killed while it wrote leaves behind.
+_OURS = re.compile(r'\d{5,}\.safetensors|\.(\d{5,}\.safetensors|manifest\.json)\.\d+\.tmp')
 
 
 class Gallery:
     """Folder of `manifest.json` and shards `00000.safetensors`, ... that hold embeddings and the paths they belong to.
 
-    :meth:`append` writes a shard under a temporary name, renames it, and only then enters it in the manifest, which is
-    replaced in one step too. An interruption at any point leaves the gallery as it was before that call; the next one
-    overwrites what was left over. One process may append at a time; any number may read.
+    A change writes its shards under temporary names, renames them, and only then enters them in the manifest, which is
+    replaced in one step too. An interruption at any point leaves the gallery as it was before that change; the next one
+    sweeps what was left over. Any number of processes may read and write at once: writers wait for each other, and
+    each begins from what the others have written. (A reader whose shard is dropped meanwhile is told that it is
+    missing, and opens the gallery again.)
+
+    Opening reads everything once: types, shapes, counts and SHA-256 of every shard are those that were written,
+    embeddings are finite, and no path occurs twice. A gallery of before there were digests and space ids opens too;
+    its shards are checked for everything else, and it gets digests with the next change.
 
     Args:
         folder: The gallery's folder; :meth:`create` makes one.
 
+    Attributes:
+        folder: The folder.
+        info: What it was embedded by.
+
     Raises:
         FileNotFoundError: No gallery there, or a shard is missing.
-        ValueError: The manifest is not one, or of a newer format.
+        ValueError: The manifest is not one, or of a newer format, or a shard is damaged; the message names the file.
     """
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
-        path = self.folder / _MANIFEST
-        if not path.is_file():
-            raise FileNotFoundError(f'no gallery in {str(self.folder)!r}: {_MANIFEST} is missing; create one first.')
-        manifest = _read_manifest(path)
-        self.info = GalleryInfo(**manifest['info'])
-        self._shards: list[dict[str, Any]] = manifest['shards']
-        for shard in self._shards:
-            if not (self.folder / shard['file']).is_file():
-                raise FileNotFoundError(
-                    f'gallery {str(self.folder)!r} lists {shard["file"]} ({shard["count"]} items), which is missing; '
-                    'restore it, or build the gallery again.'
-                )
+        self._shards: tuple[Shard, ...] = ()
+        self._refresh()
 
     @classmethod
     def create(cls, folder: str | Path, info: GalleryInfo) -> Gallery:
@@ -89,79 +63,117 @@ class Gallery:
             IncompatibleGalleryError: There is one already, embedded differently.
         """
         folder = Path(folder)
-        if (folder / _MANIFEST).is_file():
-            gallery = cls(folder)
-            # The name is for people: a moved checkpoint is still the same one.
-            if gallery.info != replace(info, model=gallery.info.model):
-                raise IncompatibleGalleryError(
-                    f'{str(folder)!r} already holds a gallery embedded by {gallery.info}, not by {info}; '
-                    'choose another folder.'
-                )
-            return gallery
         folder.mkdir(parents=True, exist_ok=True)
-        _write_manifest(folder, info, [])
-        return cls(folder)
+        if not (folder / MANIFEST).is_file():
+            with exclusive(folder):
+                if not (folder / MANIFEST).is_file():  # another process may have made it meanwhile
+                    write_manifest(folder, info, [])
+        gallery = cls(folder)
+        if not gallery.info.embeds_like(info):
+            raise IncompatibleGalleryError(
+                f'{str(folder)!r} already holds a gallery embedded by {gallery.info}, not by {info}; '
+                'choose another folder.'
+            )
+        return gallery
 
     def __len__(self) -> int:
-        return sum(shard['count'] for shard in self._shards)
+        return sum(shard.count for shard in self._shards)
 
     @cached_property
     def paths(self) -> tuple[str, ...]:
         """Path of every item, in order."""
-        found: list[str] = []
-        for shard in self._shards:
-            with safe_open(self.folder / shard['file'], 'pt') as file:
-                found += json.loads(file.metadata()['paths'])
-        return tuple(found)
+        return tuple(path for shard in self._shards for path in shard.paths)
+
+    @cached_property
+    def states(self) -> tuple[FileState | None, ...]:
+        """What the file of every item was like when it was embedded, in order; None where that was not noted."""
+        return tuple(state for shard in self._shards for state in shard.states)
+
+    @property
+    def content_id(self) -> str:
+        """Identifies all that the gallery holds, items and embeddings in their order: 64 hexadecimal digits."""
+        listed = f'{self.info.dtype} {self.info.embed_dim} ' + ' '.join(shard.sha256 for shard in self._shards)
+        return hashlib.sha256(listed.encode()).hexdigest()
 
     def embeddings(self) -> Tensor:
         """All embeddings, in order, in the stored type, shape `(N, D)`."""
-        result = torch.empty(len(self), self.info.embed_dim, dtype=_DTYPES[self.info.dtype])
+        result = torch.empty(len(self), self.info.embed_dim, dtype=DTYPES[self.info.dtype])
         begin = 0
         for shard in self._shards:  # one after the other into place, so that no second copy of everything is made
-            with safe_open(self.folder / shard['file'], 'pt') as file:
-                result[begin : begin + shard['count']] = file.get_tensor('embeddings')
-            begin += shard['count']
+            result[begin : begin + shard.count] = read_tensor(self.folder, shard.file, shard.count, self.info)
+            begin += shard.count
         return result
 
     def missing(self, paths: Iterable[str]) -> list[str]:
         """Those of `paths` that are not in the gallery yet, in their order: what is left to embed after a break."""
-        present = set(self.paths)
-        return [path for path in paths if path not in present]
+        return [path for path in paths if path not in self._present]
 
-    def append(self, paths: Sequence[str], embeddings: Tensor) -> None:
+    def append(
+        self,
+        paths: Sequence[str],
+        embeddings: Tensor,
+        states: Sequence[FileState | None] | None = None,
+        existing: Existing = 'refuse',
+    ) -> None:
         """Add items, all or none of them.
 
         Args:
-            paths: Path of each item, not in the gallery yet.
+            paths: Path of each item.
             embeddings: Embeddings at the gallery's width, shape `(N, D)`.
+            states: What the items' files were like before they were read; None does not note it.
+            existing: What to do with items that are in the gallery already: 'refuse' all, 'skip' those, or 'replace'
+                them, in the same step.
 
         Raises:
             ValueError: Shapes that do not fit, NaN, a path twice, or numbers beyond the stored type.
+            TimeoutError: Another process does not stop writing.
         """
+        if existing not in get_args(Existing):
+            raise ValueError(f'existing must be one of {get_args(Existing)}, got {existing!r}.')
         check_embeddings(embeddings, 'gallery', len(paths))
         if embeddings.shape[1] != self.info.embed_dim:
             raise ValueError(f'embeddings have {embeddings.shape[1]} numbers, the gallery holds {self.info.embed_dim}.')
-        if len(set(self.missing(paths))) != len(paths):
-            raise ValueError('paths holds an item twice, or one that is in the gallery already; use missing(paths).')
-        stored = embeddings.detach().cpu().to(_DTYPES[self.info.dtype]).contiguous()
+        notes = [None] * len(paths) if states is None else list(states)
+        if len(notes) != len(paths):
+            raise ValueError(f'states must be one of each path, got {len(notes)} for {len(paths)}.')
+        stored = embeddings.detach().cpu().to(DTYPES[self.info.dtype]).contiguous()
         if not stored.isfinite().all():
             raise ValueError(f'embeddings are too large for {self.info.dtype}; normalise them or store float32.')
-        name = f'{len(self._shards):05d}.safetensors'
-        with replacing(self.folder / name) as temporary:
-            save_file({'embeddings': stored}, temporary, metadata={'paths': json.dumps(list(paths))})
-        shards = [*self._shards, {'file': name, 'count': len(paths)}]
-        _write_manifest(self.folder, self.info, shards)
-        known = self.paths
-        self._shards = shards
-        self.__dict__['paths'] = (*known, *paths)
+        with exclusive(self.folder):
+            self._refresh()
+            chosen = [i for i, path in enumerate(paths) if existing == 'replace' or path not in self._present]
+            if len(set(paths)) != len(paths) or (existing == 'refuse' and len(chosen) != len(paths)):
+                raise ValueError(
+                    'paths holds an item twice, or one that is in the gallery already; use missing(paths).'
+                )
+            if not chosen:
+                return
+            kept = self._without(set(paths)) if existing == 'replace' else self._shards
+            name = shard_name((*self._shards, *kept))
+            new = write_shard(
+                self.folder, name, [paths[i] for i in chosen], [notes[i] for i in chosen], stored[chosen].contiguous()
+            )
+            self._commit((*kept, new))
 
-    def check(self, compatibility_id: str, embed_dim: int | None = None, *, force: bool = False) -> None:
-        """Refuse queries from another metric space.
+    def remove(self, paths: Collection[str]) -> None:
+        """Drop items, all or none of them; those that are not in the gallery are passed over.
+
+        Raises:
+            TimeoutError: Another process does not stop writing.
+        """
+        with exclusive(self.folder):
+            self._refresh()
+            self._commit(self._without(set(paths)))
+
+    def check(
+        self, compatibility_id: str, embed_dim: int | None = None, *, space_id: str = '', force: bool = False
+    ) -> None:
+        """Refuse queries from another metric space; see `GalleryInfo.shares_space`.
 
         Args:
-            compatibility_id: The metric space of the queries.
+            compatibility_id: The queries' checkpoint, all its weights.
             embed_dim: Numbers per query embedding; None does not check it.
+            space_id: The metric space of the queries.
             force: Accept another metric space all the same (another number of dimensions cannot be forced).
 
         Raises:
@@ -172,26 +184,69 @@ class Gallery:
                 f'query embeddings have {embed_dim} numbers, those of gallery {str(self.folder)!r} '
                 f'{self.info.embed_dim}: they are not of one metric space.'
             )
-        if compatibility_id != self.info.compatibility_id and not force:
+        if not self.info.shares_space(compatibility_id, space_id) and not force:
             raise IncompatibleGalleryError(
                 f'gallery {str(self.folder)!r} was embedded by {self.info.model} at width {self.info.width:g} '
-                f'(compatibility id {self.info.compatibility_id}), the queries come from compatibility id '
-                f'{compatibility_id}. Distances between different metric spaces mean nothing. Embed the queries by a '
-                'width of the same checkpoint, index the gallery again, or force it if you know better.'
+                f'({_ids(self.info.compatibility_id, self.info.space_id)}), the queries come from '
+                f'{_ids(compatibility_id, space_id)}. Distances between different metric spaces mean nothing. Embed '
+                'the queries by a width of the same checkpoint, index the gallery again, or force it if you know '
+                'better.'
             )
 
+    @cached_property
+    def _present(self) -> frozenset[str]:
+        return frozenset(self.paths)
 
-def _read_manifest(path: Path) -> dict[str, Any]:
-    try:
-        manifest = json.loads(path.read_text(encoding='utf-8'))
-        found = manifest['format']
-    except (ValueError, TypeError, KeyError) as error:
-        raise ValueError(f'{str(path)!r} is not the manifest of a gallery ({error!r}).') from error
-    if found != _FORMAT:
-        raise ValueError(f'{str(path)!r} has format {found!r}, this version reads {_FORMAT!r}.')
-    return dict(manifest)
+    def _refresh(self) -> None:
+        """Takes over what other processes have written."""
+        manifest = read_manifest(self.folder)
+        known = {(shard.file, shard.sha256): shard for shard in self._shards}
+        self.info = manifest.info
+        self._take(tuple(self._opened(entry, known) for entry in manifest.shards))
+
+    def _opened(self, entry: Entry, known: dict[tuple[str, str], Shard]) -> Shard:
+        shard = known.get((entry.file, entry.sha256 or ''))
+        return shard or read_shard(self.folder, entry.file, entry.count, entry.sha256, self.info)
+
+    def _take(self, shards: tuple[Shard, ...]) -> None:
+        if shards == self._shards:
+            return
+        seen: set[str] = set()
+        for shard in shards:
+            before = len(seen)
+            seen.update(shard.paths)
+            if len(seen) - before != shard.count:
+                raise ValueError(
+                    f'{str(self.folder / shard.file)!r} is no shard of this gallery: it holds a path twice, or one '
+                    'that another shard holds; restore it, or build the gallery again.'
+                )
+        self._shards = shards
+        for name in ('paths', 'states', '_present'):
+            self.__dict__.pop(name, None)
+
+    def _without(self, paths: set[str]) -> tuple[Shard, ...]:
+        """The shards without some items; those that lose some are written anew, under new names."""
+        result: list[Shard] = []
+        for shard in self._shards:
+            kept = [i for i, path in enumerate(shard.paths) if path not in paths]
+            if len(kept) == shard.count:
+                result.append(shard)
+            elif kept:
+                tensor = read_tensor(self.folder, shard.file, shard.count, self.info)[kept].contiguous()
+                name = shard_name((*self._shards, *result))
+                columns = [shard.paths[i] for i in kept], [shard.states[i] for i in kept]
+                result.append(write_shard(self.folder, name, *columns, tensor))
+        return tuple(result)
+
+    def _commit(self, shards: tuple[Shard, ...]) -> None:
+        """Makes the shards the gallery's content, then deletes files that are not part of it."""
+        write_manifest(self.folder, self.info, shards)
+        self._take(shards)
+        listed = {shard.file for shard in shards}
+        for path in self.folder.iterdir():
+            if _OURS.fullmatch(path.name) and path.name not in listed:
+                path.unlink(missing_ok=True)
 
 
-def _write_manifest(folder: Path, info: GalleryInfo, shards: list[dict[str, Any]]) -> None:
-    content = {'format': _FORMAT, 'count': sum(s['count'] for s in shards), 'info': asdict(info), 'shards': shards}
-    write_json(folder / _MANIFEST, content, indent=2)
+def _ids(compatibility_id: str, space_id: str) -> str:
+    return f'compatibility id {compatibility_id}' + (f', space id {space_id}' if space_id else '')

@@ -10,6 +10,7 @@ import torch
 
 from sfsc_timm.retrieval import FaissIndex, Gallery, GalleryInfo, IncompatibleGalleryError, search
 from sfsc_timm.retrieval import gallery as gallery_module
+from sfsc_timm.retrieval import shards as shards_module
 
 INFO = GalleryInfo(model='sfsc_resnet18', width=1.0, embed_dim=4, compatibility_id='abc')
 
@@ -63,7 +64,7 @@ def test_resuming_embeds_only_what_is_missing(gallery):
     assert resumed.missing(paths) == []
 
 
-@pytest.mark.parametrize('failing', ['save_file', '_write_manifest', 'first replace', 'second replace'])
+@pytest.mark.parametrize('failing', ['save_file', 'write_manifest', 'first replace', 'second replace'])
 def test_an_interruption_loses_nothing(gallery, monkeypatch, failing):
     replace, calls = os.replace, []
 
@@ -80,7 +81,7 @@ def test_an_interruption_loses_nothing(gallery, monkeypatch, failing):
         if 'replace' in failing:
             patch.setattr(os, 'replace', fail_at)
         else:
-            patch.setattr(gallery_module, failing, fail)
+            patch.setattr(shards_module if failing == 'save_file' else gallery_module, failing, fail)
         with pytest.raises(KeyboardInterrupt):
             gallery.append(*batch(5, 9))
     for state in (gallery, Gallery(gallery.folder)):

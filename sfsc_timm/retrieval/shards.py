@@ -1,0 +1,180 @@
+"""Shards: files of a gallery that hold embeddings and the items they belong to."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from .._files import replacing
+from .info import GalleryInfo
+
+__all__ = ['FileState', 'Shard', 'digest_of', 'file_state', 'read_shard', 'read_tensor', 'write_shard']
+
+_TENSOR = 'embeddings'
+_STORED = {'F32': 'float32', 'F16': 'float16'}
+
+
+@dataclass(frozen=True)
+class FileState:
+    """An image file at the time it was embedded.
+
+    Attributes:
+        size: In bytes.
+        mtime_ns: Time of its last change, nanoseconds since 1970.
+        sha256: Of its content.
+    """
+
+    size: int
+    mtime_ns: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One file of embeddings.
+
+    Attributes:
+        file: Its name in the gallery's folder.
+        sha256: Of the file.
+        paths: The items in it, in order.
+        states: What their files were like; None where that was not noted.
+    """
+
+    file: str
+    sha256: str
+    paths: tuple[str, ...]
+    states: tuple[FileState | None, ...]
+
+    @property
+    def count(self) -> int:
+        """Number of items."""
+        return len(self.paths)
+
+
+def digest_of(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal digits."""
+    digest = hashlib.sha256()
+    with path.open('rb') as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def file_state(path: str | os.PathLike[str]) -> FileState:
+    """State of an image file now.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    found = os.stat(path)  # before it is read, so that a change during the reading is seen next time
+    return FileState(found.st_size, found.st_mtime_ns, digest_of(Path(path)))
+
+
+def write_shard(
+    folder: Path, name: str, paths: Sequence[str], states: Sequence[FileState | None], embeddings: Tensor
+) -> Shard:
+    """Writes a shard in one step.
+
+    Args:
+        folder: The gallery's.
+        name: Of the file.
+        paths: N items.
+        states: What their files are like.
+        embeddings: Shape `(N, D)`, in the stored type, contiguous, on the CPU.
+    """
+    noted = [None if state is None else [state.size, state.mtime_ns, state.sha256] for state in states]
+    metadata = {'paths': json.dumps(list(paths)), 'files': json.dumps(noted)}
+    with replacing(folder / name) as temporary:
+        save_file({_TENSOR: embeddings}, temporary, metadata=metadata)
+        digest = digest_of(temporary)
+    return Shard(name, digest, tuple(paths), tuple(states))
+
+
+def read_shard(folder: Path, name: str, count: int, digest: str | None, info: GalleryInfo) -> Shard:
+    """Reads the items of a shard, and sees to it that all of it is as it was written.
+
+    Args:
+        folder: The gallery's.
+        name: Of the file.
+        count: How many items it must hold.
+        digest: Its SHA-256; None in a gallery of before, which does not say it.
+        info: What the gallery holds.
+
+    Raises:
+        FileNotFoundError: It is missing.
+        ValueError: It is damaged, or another file; the message names it.
+    """
+    path = folder / name
+    if not path.is_file():
+        raise FileNotFoundError(
+            f'gallery {str(folder)!r} lists {name} ({count} items), which is missing; '
+            'restore it, or build the gallery again.'
+        )
+    found = digest_of(path)
+    if digest is not None and found != digest:
+        raise _damaged(path, f'its content is not what was written (SHA-256 {found[:12]}, expected {digest[:12]})')
+    read_tensor(folder, name, count, info)
+    try:
+        with safe_open(path, 'pt') as file:
+            metadata = file.metadata() or {}
+        paths = json.loads(metadata['paths'])
+        states = json.loads(metadata['files']) if 'files' in metadata else [None] * count
+    except (SafetensorError, OSError, ValueError, KeyError, RecursionError) as error:
+        raise _damaged(path, f'it does not say whose embeddings it holds: {error!r}') from error
+    if not isinstance(paths, list) or not all(isinstance(item, str) for item in paths):
+        raise _damaged(path, 'its paths must be a list of texts')
+    if len(paths) != count:
+        raise _damaged(path, f'it has {len(paths)} paths for {count} embeddings')
+    if not isinstance(states, list) or len(states) != count:
+        raise _damaged(path, f'its notes of the files must be a list of {count}')
+    return Shard(name, found, tuple(paths), tuple(_state(path, state) for state in states))
+
+
+def read_tensor(folder: Path, name: str, count: int, info: GalleryInfo) -> Tensor:
+    """Embeddings of a shard, `(count, D)`, in the stored type.
+
+    Raises:
+        ValueError: They are not what the gallery's manifest says, or not finite; the message names the file.
+    """
+    path, expected = folder / name, (count, info.embed_dim)
+    try:
+        with safe_open(path, 'pt') as file:
+            names = list(file.keys())
+            if names != [_TENSOR]:
+                raise _damaged(path, f'it must hold one tensor, {_TENSOR!r}, found {names[:4]}')
+            header = file.get_slice(_TENSOR)
+            dtype, shape = _STORED.get(header.get_dtype(), header.get_dtype()), tuple(header.get_shape())
+            if dtype != info.dtype or shape != expected:
+                raise _damaged(path, f'its embeddings are {dtype} {shape}, the manifest says {info.dtype} {expected}')
+            tensor: Tensor = file.get_tensor(_TENSOR)
+    except (SafetensorError, OSError) as error:
+        raise _damaged(path, f'it is no whole safetensors file ({error})') from error
+    bad = (~tensor.isfinite()).any(1).nonzero()
+    if len(bad):
+        raise _damaged(path, f'{len(bad)} of its embeddings are not finite, the first is number {int(bad[0])}')
+    return tensor
+
+
+def _state(path: Path, value: Any) -> FileState | None:
+    if value is None:
+        return None
+    try:
+        size, mtime_ns, digest = value
+    except (TypeError, ValueError):
+        raise _damaged(path, f'its note of a file must be [size, time, SHA-256], got {value!r}') from None
+    if type(size) is not int or type(mtime_ns) is not int or type(digest) is not str:
+        raise _damaged(path, f'its note of a file must be [size, time, SHA-256], got {value!r}')
+    return FileState(size, mtime_ns, digest)
+
+
+def _damaged(path: Path, reason: str) -> ValueError:
+    return ValueError(f'{str(path)!r} is no shard of this gallery: {reason}; restore it, or build the gallery again.')
