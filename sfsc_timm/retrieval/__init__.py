@@ -2,6 +2,17 @@
 
 from .faiss import FaissIndex
 from .gallery import Gallery, GalleryInfo, IncompatibleGalleryError
+from .indexed import indexed
 from .search import search
+from .shards import FileState, file_state
 
-__all__ = ['FaissIndex', 'Gallery', 'GalleryInfo', 'IncompatibleGalleryError', 'search']
+__all__ = [
+    'FaissIndex',
+    'FileState',
+    'Gallery',
+    'GalleryInfo',
+    'IncompatibleGalleryError',
+    'file_state',
+    'indexed',
+    'search',
+]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .._files import replacing
-from ..evaluation.scores import Distance, check_embeddings
+from ..evaluation.scores import Distance, centre_of, centred, check_embeddings
 
 # Training vectors per list, k-means' own recommendation being 39 to 256.
 _TRAIN_PER_LIST = 40
@@ -36,6 +36,8 @@ class FaissIndex:
         faiss = _faiss()
         size, self.dim = gallery.shape
         self.distance: Distance = distance
+        self._centre = centre_of(gallery, distance)
+        self._whole: Any = None
         lists = lists or max(1, min(round(4 * sqrt(size)), size // _TRAIN_PER_LIST))
         metric = faiss.METRIC_INNER_PRODUCT if distance == 'cosine' else faiss.METRIC_L2
         self.index = faiss.index_factory(self.dim, f'IVF{lists},Flat', metric)
@@ -64,25 +66,48 @@ class FaissIndex:
         return scores.masked_fill_(items < 0, -torch.inf), items
 
     def save(self, path: str | Path) -> None:
-        """Write the index in one step."""
-        path = Path(path)
-        with replacing(path) as temporary:
-            _faiss().write_index(self.index, str(temporary))
+        """Write the index in one step; FAISS reads it too."""
+        faiss = _faiss()
+        index = self.index
+        if self._centre is not None:
+            transform = faiss.CenteringTransform(self.dim)
+            faiss.copy_array_to_vector(self._centre.numpy(), transform.mean)
+            transform.is_trained = True
+            index = faiss.IndexPreTransform(transform, self.index)
+        with replacing(Path(path)) as temporary:
+            faiss.write_index(index, str(temporary))
 
     @classmethod
     def load(cls, path: str | Path) -> FaissIndex:
-        """Read what :meth:`save` wrote."""
+        """Read what :meth:`save` wrote. FAISS trusts its files: read only what you wrote, or see `indexed`.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+            ValueError: It is no such index.
+        """
         faiss = _faiss()
         if not Path(path).is_file():
             raise FileNotFoundError(f'no FAISS index at {str(path)!r}; build one with FaissIndex(gallery).save(path).')
+        try:
+            index = faiss.read_index(str(path))
+        except RuntimeError as error:
+            raise ValueError(f'{str(path)!r} is no FAISS index ({str(error).splitlines()[-1]}); build it.') from error
         self = cls.__new__(cls)
-        self.index = faiss.read_index(str(path))
-        self.dim = self.index.d
-        self.distance = 'cosine' if self.index.metric_type == faiss.METRIC_INNER_PRODUCT else 'euclidean'
+        self._centre, self._whole = None, None
+        if isinstance(index, faiss.IndexPreTransform):
+            mean = faiss.vector_to_array(faiss.downcast_VectorTransform(index.chain.at(0)).mean)
+            self._centre = torch.from_numpy(mean.copy())
+            self._whole = index  # which owns the part that is searched
+            index = faiss.downcast_index(index.index)
+        if not isinstance(index, faiss.IndexIVF):
+            raise ValueError(f'{str(path)!r} holds a {type(index).__name__}, no index of FaissIndex.save; build it.')
+        self.index = index
+        self.dim = index.d
+        self.distance = 'cosine' if index.metric_type == faiss.METRIC_INNER_PRODUCT else 'euclidean'
         return self
 
     def _prepare(self, embeddings: Tensor) -> Any:
-        embeddings = embeddings.detach().cpu().float()
+        embeddings = centred(embeddings.cpu(), self._centre)
         if self.distance == 'cosine':
             embeddings = torch.nn.functional.normalize(embeddings, dim=1)
         return embeddings.contiguous().numpy()
