@@ -34,7 +34,9 @@ def find_device(name: str | None) -> torch.device:
             raise RuntimeError('there is one cpu, without a number')
     except (RuntimeError, AssertionError, TypeError, ImportError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ValueError(f'device {name!r} cannot be used: {reason}; name one that computes here, such as cpu') from error
+        raise ValueError(
+            f'device {name!r} cannot be used: {reason}; name one that computes here, such as cpu'
+        ) from error
     return device
 
 
