@@ -26,7 +26,8 @@ def check_widths(widths: Sequence[float]) -> tuple[float, ...]:
     """Validates a set of widths.
 
     Args:
-        widths: Numbers in (0, 1], each once, 1.0 among them, in any order.
+        widths: Numbers in (0, 1], each once, 1.0 among them, in any order. They are different in six digits, by which
+            folders and branches are named.
 
     Returns:
         The widths as floats, ascending.
@@ -41,8 +42,11 @@ def check_widths(widths: Sequence[float]) -> tuple[float, ...]:
         raise ValueError(f'widths must be a sequence of numbers, got {widths!r}; {allowed}') from None
     if not all(0 < w <= 1 for w in checked):  # NaN is neither
         raise ValueError(f'widths must be in (0, 1], got {widths!r}; {allowed}')
-    if len(set(checked)) != len(checked) or 1.0 not in checked:
-        raise ValueError(f'widths must be different numbers and contain 1.0, got {widths!r}; {allowed}')
+    if len({f'{w:g}' for w in checked}) != len(checked) or 1.0 not in checked:
+        raise ValueError(
+            f'widths must be different numbers, in their first six digits too, and contain 1.0, got {widths!r}; '
+            f'{allowed}'
+        )
     return checked
 
 
