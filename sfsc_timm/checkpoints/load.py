@@ -12,9 +12,10 @@ from typing import Any
 import timm
 from timm.data.model_config import resolve_input_data_config
 from timm.models import resolve_model_input_args
-from timm.models._hub import load_model_config_from_path
 from torch import nn
 
+from .._private import load_model_config_from_path
+from ..data import Preprocessing
 from ..models import Slimmable
 from .dense import DenseWidths
 from .errors import clear_errors
@@ -38,23 +39,13 @@ class Checkpoint:
         model: In evaluation mode; `embed(images)` gives the embedding at its active width, and `extract(width)`
             one width as a dense model.
         compatibility: Identifies the metric space: checkpoints that share it can search each other's galleries.
-        input_size: (C, H, W) that it was trained for.
-        mean: Mean of each channel, in [0, 1].
-        std: Standard deviation of each channel, in [0, 1].
-        interpolation: How images are resized.
-        crop_pct: Share of the resized image that the crop keeps.
-        crop_mode: 'center', 'squash' or 'border'.
+        preprocessing: How an image becomes its input.
     """
 
     source: str
     model: Slimmable | DenseWidths
     compatibility: str
-    input_size: tuple[int, int, int]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    interpolation: str
-    crop_pct: float
-    crop_mode: str
+    preprocessing: Preprocessing
 
     @property
     def widths(self) -> tuple[float, ...]:
@@ -93,8 +84,7 @@ def load_checkpoint_model(
         model: timm's name of the model, for files that do not say it.
         model_kwargs: Arguments of `timm.create_model`, for such files.
         use_ema: Take the averaged weights of a training checkpoint.
-        data_config: Preprocessing that replaces the checkpoint's: input_size, img_size, mean, std, interpolation,
-            crop_pct, crop_mode.
+        data_config: Preprocessing that replaces the checkpoint's, see `Preprocessing.changed`.
 
     Raises:
         FileNotFoundError: There is no such file or folder, or a part of it is missing.
@@ -122,7 +112,7 @@ def load_checkpoint_model(
         loaded = DenseWidths({section.get('width', 1.0): loaded})
     if width is not None:
         loaded.set_width(width)
-    return Checkpoint(name, loaded.eval(), identity, **_preprocessing(loaded, args, data_config or {}))
+    return Checkpoint(name, loaded.eval(), identity, _preprocessing(name, loaded, args, data_config or {}))
 
 
 def _load_folder(folder: Path, source: str) -> tuple[nn.Module, Mapping[str, Any]]:
@@ -221,16 +211,18 @@ def _create(
 
 
 def _preprocessing(
-    model: Slimmable | DenseWidths, args: Mapping[str, Any], changes: Mapping[str, Any]
-) -> dict[str, Any]:
+    name: str, model: Slimmable | DenseWidths, args: Mapping[str, Any], changes: Mapping[str, Any]
+) -> Preprocessing:
     """Preprocessing by timm's rules, from the checkpoint's config, its training arguments and the caller."""
-    changes = {key: value for key, value in changes.items() if value is not None}
-    arguments = dict(args)
-    if {'input_size', 'img_size'} & changes.keys():
-        arguments.update(input_size=None, img_size=None)
-    source = model.extract() if isinstance(model, DenseWidths) else model
-    config: dict[str, Any] = resolve_input_data_config(source, {**arguments, **changes})
-    return {**config, **{key: tuple(config[key]) for key in ('input_size', 'mean', 'std')}}
+    source: Any = model.extract() if isinstance(model, DenseWidths) else model
+    try:
+        Preprocessing.from_pretrained_cfg(source.pretrained_cfg)
+        found = Preprocessing.from_pretrained_cfg(resolve_input_data_config(source, dict(args)))
+    except (ValueError, TypeError, AssertionError) as error:
+        raise ValueError(f'{name!r} says of its preprocessing: {error}') from error
+    found = found.changed(**changes)
+    resolve_input_data_config(source, {'input_size': found.input_size})  # refuses what the model cannot take
+    return found
 
 
 def _download(source: str) -> Path:

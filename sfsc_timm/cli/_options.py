@@ -96,14 +96,13 @@ def load_model(args: argparse.Namespace, source: str, width: float | None = None
     """Loads a checkpoint with the arguments of `add_checkpoint_arguments`, onto the device."""
     from ..checkpoints import load_checkpoint_model
 
-    names = ('img_size', 'input_size', 'mean', 'std', 'interpolation', 'crop_pct', 'crop_mode')
     checkpoint = load_checkpoint_model(
         source,
         width,
         model=args.model,
         model_kwargs=args.model_kwargs,
         use_ema=args.use_ema,
-        data_config={name: getattr(args, name) for name in names},
+        data_config=asked_preprocessing(args),
     )
     checkpoint.model.to(find_device(args.device))
     return checkpoint
@@ -126,31 +125,32 @@ def read_data(args: argparse.Namespace) -> RetrievalData:
         raise ValueError(f'--data-kwargs: an option of {args.data} has the wrong type: {error}') from error
 
 
+def asked_preprocessing(args: argparse.Namespace) -> dict[str, Any]:
+    """What the flags say of how images are prepared, for `Preprocessing.changed`; None where they say nothing."""
+    names = ('img_size', 'input_size', 'mean', 'std', 'interpolation', 'crop_pct', 'crop_mode')
+    return {name: getattr(args, name) for name in names}
+
+
 def suited(checkpoint: Checkpoint, data: RetrievalData, args: argparse.Namespace) -> Checkpoint:
-    """The checkpoint with re-identification's preprocessing for data with cameras: the whole image, squashed."""
-    if not data.cameras or args.crop_mode is not None:
+    """The checkpoint with the preprocessing that suits the data, unless the flags ask for another crop."""
+    if args.crop_mode is not None:
         return checkpoint
-    return replace(checkpoint, crop_mode='squash', crop_pct=args.crop_pct or 1.0)
+    return replace(checkpoint, preprocessing=checkpoint.preprocessing.suited(data).changed(crop_pct=args.crop_pct))
 
 
 def serve(
     checkpoint: Checkpoint, samples: Sequence[Sample], args: argparse.Namespace, data: RetrievalData | None = None
 ) -> Batches:
     """Batches of samples as the checkpoint takes them, in order; small arrays of `data` come from memory."""
-    from ..data import TensorTransform, batches, eval_transform, make_transforms
+    from ..data import batches, make_transforms
 
-    size, mean, std, interpolation = checkpoint.input_size, checkpoint.mean, checkpoint.std, checkpoint.interpolation
-    transform: Any = None if data is None else make_transforms(data, size, mean, std, interpolation=interpolation)[1]
-    if not isinstance(transform, TensorTransform):
-        crop: Any = checkpoint.crop_mode
-        transform = eval_transform(
-            size, mean, std, crop_pct=checkpoint.crop_pct, crop_mode=crop, interpolation=interpolation
-        )
+    preprocessing = checkpoint.preprocessing
+    transform = preprocessing.transform() if data is None else make_transforms(data, preprocessing)[1]
     return batches(
         samples,
         transform,
         batch_size=args.batch_size,
-        mode='L' if size[0] == 1 else 'RGB',
+        mode=preprocessing.image_mode,
         workers=args.workers,
         on_error=getattr(args, 'on_error', 'raise'),
         pin_memory=find_device(args.device).type == 'cuda',
@@ -183,7 +183,7 @@ def embed_dim(checkpoint: Checkpoint, width: float, args: argparse.Namespace) ->
 
     from ..evaluation import embed
 
-    blank = torch.zeros(1, *checkpoint.input_size)
+    blank = torch.zeros(1, *checkpoint.preprocessing.input_size)
     return embed(checkpoint.model, [blank], [width], device=find_device(args.device))[width].shape[1]
 
 
@@ -196,10 +196,3 @@ def track(items: Any, total: int, label: str) -> Iterator[Any]:
     bar.disable = not terminal.is_terminal
     with bar:
         yield from bar.track(items, total, description=label)
-
-
-def preprocessing(checkpoint: Checkpoint) -> dict[str, Any]:
-    """How images are prepared, as JSON values."""
-    names = ('input_size', 'mean', 'std', 'interpolation', 'crop_pct', 'crop_mode')
-    values = {name: getattr(checkpoint, name) for name in names}
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}

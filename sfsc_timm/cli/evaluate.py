@@ -47,7 +47,6 @@ from ._options import (
     embed_all,
     embed_dim,
     load_model,
-    preprocessing,
     read_data,
     serve,
     suited,
@@ -116,7 +115,7 @@ def run(args: argparse.Namespace) -> None:
     matrix.info.update(
         data=data.name,
         checkpoints=[
-            {'source': c.source, 'compatibility': c.compatibility, **preprocessing(suited(c, data, args))}
+            {'source': c.source, 'compatibility': c.compatibility, **suited(c, data, args).preprocessing.to_dict()}
             for _, c, _ in loaded
         ],
         settings={name: str(v) if isinstance(v, Path) else v for name, v in vars(args).items() if name != 'run'},
@@ -185,8 +184,8 @@ def _embed(
 
 def _cost(checkpoint: Checkpoint, width: float, device: torch.device) -> tuple[Cost, float]:
     dense = checkpoint.model.extract(width).eval()
-    return model_cost(dense, checkpoint.input_size), latency(
-        dense, torch.zeros(1, *checkpoint.input_size, device=device)
+    return model_cost(dense, checkpoint.preprocessing.input_size), latency(
+        dense, torch.zeros(1, *checkpoint.preprocessing.input_size, device=device)
     )
 
 

@@ -100,7 +100,7 @@ def _export(
 
     folder = args.output / f'w{width:g}'
     dense = checkpoint.model.extract(width).cpu().eval()
-    exact = export_onnx(dense, folder / 'model.onnx', checkpoint.input_size)
+    exact = export_onnx(dense, folder / 'model.onnx', checkpoint.preprocessing.input_size)
     write_preprocessing(folder / 'preprocessing.json', checkpoint, width)
     files = {'float': exact}
     if args.int8:
@@ -119,7 +119,7 @@ def _export(
 def _blank(checkpoint: Checkpoint) -> Tensor:
     import torch
 
-    return torch.zeros(1, *checkpoint.input_size)
+    return torch.zeros(1, *checkpoint.preprocessing.input_size)
 
 
 def _loss(

@@ -28,7 +28,6 @@ from ._options import (
     add_data_arguments,
     embed_dim,
     load_model,
-    preprocessing,
     read_data,
     serve,
     suited,
@@ -72,7 +71,7 @@ def run(args: argparse.Namespace) -> None:
     size = embed_dim(checkpoint, width, args)
     info = GalleryInfo(checkpoint.source, width, size, checkpoint.compatibility, args.dtype)
     gallery = Gallery.create(args.output, info)
-    _claim(gallery, {**preprocessing(checkpoint), 'flip': args.flip})
+    _claim(gallery, {**checkpoint.preprocessing.to_dict(), 'flip': args.flip})
     left = gallery.missing(samples)
     terminal.print(f'{len(samples)} images, {len(samples) - len(left)} of them in the gallery already', soft_wrap=True)
     skipped = 0

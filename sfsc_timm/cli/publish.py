@@ -29,7 +29,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from ._options import add_checkpoint_arguments, add_data_arguments, load_model
+from ._options import add_checkpoint_arguments, add_data_arguments, asked_preprocessing, load_model
 from ._terminal import console
 
 if TYPE_CHECKING:
@@ -108,12 +108,11 @@ def plan_table(plan: Plan) -> Any:
 
 
 def _loading(args: argparse.Namespace) -> dict[str, Any]:
-    names = ('img_size', 'input_size', 'mean', 'std', 'interpolation', 'crop_pct', 'crop_mode')
     return {
         'model': args.model,
         'model_kwargs': args.model_kwargs,
         'use_ema': args.use_ema,
-        'data_config': {name: getattr(args, name) for name in names},
+        'data_config': asked_preprocessing(args),
     }
 
 

@@ -29,7 +29,7 @@ from .._files import write_csv, write_json
 from ._terminal import console, matrix_table, progress_bar
 
 if TYPE_CHECKING:
-    from ..data import RetrievalData
+    from ..data import Preprocessing, RetrievalData
     from ..evaluation import CompatibilityMatrix
     from ..models import Slimmable
 
@@ -79,8 +79,7 @@ def run(args: argparse.Namespace) -> None:
     plot_matrix(matrix, args.output / 'matrix.png')
     plot_accuracy_cost(matrix, args.output / 'accuracy-cost.png')
     plot_training(rows, args.output / 'training.png', title=f'SFSC on {data.name}')
-    data_config = {'input_size': size, 'mean': (_MEAN,) * size[0], 'std': (_STD,) * size[0], 'crop_pct': 1.0}
-    folders = save_widths(model, args.output, data_config=data_config)
+    folders = save_widths(model, args.output, data_config=_preprocessing(size).to_dict())
     narrowest = model.widths[0]
     terminal.print(
         f'A fresh process without sfsc_timm loads {folders[narrowest]} and searches the gallery of width 1.0'
@@ -127,7 +126,13 @@ def _create_model(data: RetrievalData, in_chans: int) -> Slimmable:
 def _transforms(data: RetrievalData, size: tuple[int, int, int]) -> tuple[Any, Any]:
     from ..data import make_transforms
 
-    return make_transforms(data, size, (_MEAN,) * size[0], (_STD,) * size[0])
+    return make_transforms(data, _preprocessing(size).suited(data))
+
+
+def _preprocessing(size: tuple[int, int, int]) -> Preprocessing:
+    from ..data import Preprocessing
+
+    return Preprocessing(size, (_MEAN,) * size[0], (_STD,) * size[0])
 
 
 def _train(

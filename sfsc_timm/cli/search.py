@@ -108,7 +108,8 @@ def _prepared(checkpoint: Checkpoint, gallery: Gallery, args: argparse.Namespace
         return checkpoint
     known = json.loads(note.read_text(encoding='utf-8'))
     names = [name for name in ('crop_mode', 'crop_pct') if getattr(args, name) is None]
-    return replace(checkpoint, **{name: known[name] for name in names})
+    changes = {name: known[name] for name in names}
+    return replace(checkpoint, preprocessing=checkpoint.preprocessing.changed(**changes))
 
 
 def _search(queries: Tensor, gallery: Gallery, args: argparse.Namespace) -> list[list[tuple[str, float]]]:

@@ -1,22 +1,28 @@
 """Data: retrieval benchmarks behind one interface, image transforms, samplers and batches."""
 
-from ._images import ImageReadError, OnError, SampleDataset, load_image
+from ._decode import DECODING, ImageReadError, load_image
+from ._images import OnError, SampleDataset
 from ._loading import Batch, Batches, batches, make_transforms
 from ._preload import preload
+from ._preprocessing import CROP_MODES, INTERPOLATIONS, Preprocessing
 from ._registry import list_data, load_data, register_data
 from ._samplers import EpochSampler, PKSampler, ShardSampler, ShuffleSampler, StackedSampler
-from ._transforms import TensorTransform, eval_transform, train_transform
+from ._transforms import TensorTransform, train_transform
 from ._types import DISTRACTOR, RetrievalData, Sample
 from .emoji.build import build_emoji
 
 __all__ = [
+    'CROP_MODES',
+    'DECODING',
     'DISTRACTOR',
+    'INTERPOLATIONS',
     'Batch',
     'Batches',
     'EpochSampler',
     'ImageReadError',
     'OnError',
     'PKSampler',
+    'Preprocessing',
     'RetrievalData',
     'Sample',
     'SampleDataset',
@@ -26,7 +32,6 @@ __all__ = [
     'TensorTransform',
     'batches',
     'build_emoji',
-    'eval_transform',
     'list_data',
     'load_data',
     'load_image',

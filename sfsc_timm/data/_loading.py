@@ -12,13 +12,14 @@ from torch.utils.data import DataLoader
 
 from ._images import Decoded, OnError, SampleDataset, Unreadable
 from ._samplers import EpochSampler
-from ._transforms import TensorTransform, eval_transform, train_transform
+from ._transforms import TensorTransform, train_transform
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from PIL import Image
 
+    from ._preprocessing import Preprocessing
     from ._transforms import ImageTransform
     from ._types import RetrievalData, Sample
 
@@ -170,7 +171,7 @@ class MemoryBatches(Batches):
         if len(shapes) != 1 or None in shapes:
             raise ValueError(
                 f'A TensorTransform needs samples that are arrays of one shape, got {sorted(map(str, shapes))}; '
-                f'use train_transform or eval_transform, which read files and resize.'
+                f'use train_transform or Preprocessing.transform, which read files and resize.'
             )
         self._transform = transform
         self._images = torch.from_numpy(np.stack([np.asarray(s.image) for s in samples]))
@@ -223,45 +224,28 @@ def batches(
 
 
 def make_transforms(
-    data: RetrievalData,
-    input_size: tuple[int, int, int],
-    mean: tuple[float, ...],
-    std: tuple[float, ...],
-    *,
-    interpolation: str = 'bicubic',
-    hflip: float | None = None,
-    erase: float = 0.0,
+    data: RetrievalData, preprocessing: Preprocessing, *, hflip: float | None = None, erase: float = 0.0
 ) -> tuple[ImageTransform | TensorTransform, ImageTransform | TensorTransform]:
     """Builds the usual (training, evaluation) transforms for a data set and a model's input.
 
-    Arrays of the model's size are moved, turned and zoomed a little, in memory. Files of a data set with cameras are
-    squashed to the size and cropped with padding, as in re-identification; others get random resized crops.
+    Arrays of the model's size are moved, turned and zoomed a little, in memory. In training, files of a data set with
+    cameras are squashed to the size and cropped with padding, as in re-identification; others get random resized crops.
 
     Args:
         data: The data set.
-        input_size: (C, H, W) that the model takes.
-        mean: Mean of each channel, in [0, 1].
-        std: Standard deviation of each channel, in [0, 1].
-        interpolation: How files are resized.
+        preprocessing: How images are prepared for evaluation; see `Preprocessing.suited`.
         hflip: Probability of a horizontal flip in training; by default 0 for arrays and 0.5 for files.
         erase: Probability of random erasing in training.
     """
-    if fits_memory(data, input_size):
+    if fits_memory(data, preprocessing.input_size):
+        mean, std = preprocessing.mean, preprocessing.std
         augment = TensorTransform(
             mean, std, shift=0.08, rotate=8.0, zoom=0.15, contrast=0.2, hflip=hflip or 0.0, erase=erase
         )
         return augment, TensorTransform(mean, std)
-    train = train_transform(
-        input_size,
-        mean,
-        std,
-        crop='pad' if data.cameras else 'resized',
-        hflip=0.5 if hflip is None else hflip,
-        erase=erase,
-        interpolation=interpolation,
-    )
-    crop_mode: Literal['squash', 'center'] = 'squash' if data.cameras else 'center'
-    return train, eval_transform(input_size, mean, std, crop_mode=crop_mode, interpolation=interpolation)
+    crop: Literal['pad', 'resized'] = 'pad' if data.cameras else 'resized'
+    train = train_transform(preprocessing, crop=crop, hflip=0.5 if hflip is None else hflip, erase=erase)
+    return train, preprocessing.transform()
 
 
 def fits_memory(data: RetrievalData, input_size: tuple[int, int, int]) -> bool:

@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
     from PIL import Image
 
+    from ._preprocessing import Preprocessing
+
     ImageTransform = Callable[[Image.Image], torch.Tensor]
 
 
 def train_transform(
-    input_size: tuple[int, int, int] = (3, 224, 224),
-    mean: tuple[float, ...] = IMAGENET_DEFAULT_MEAN,
-    std: tuple[float, ...] = IMAGENET_DEFAULT_STD,
+    preprocessing: Preprocessing,
     *,
     crop: Literal['resized', 'pad'] = 'resized',
     scale: tuple[float, float] = (0.2, 1.0),
@@ -30,104 +30,71 @@ def train_transform(
     color_jitter: float = 0.0,
     auto_augment: str | None = None,
     erase: float = 0.0,
-    interpolation: str = 'bicubic',
 ) -> ImageTransform:
     """Builds the training transform of PIL images.
 
     Args:
-        input_size: (C, H, W) of the result.
-        mean: Mean of each channel, in [0, 1].
-        std: Standard deviation of each channel, in [0, 1].
+        preprocessing: The input that the model takes; how it is cropped in evaluation has no say.
         crop: 'resized' is the random resized crop of classification and of CUB, SOP, In-shop; 'pad' is person and
             vehicle re-identification's: resize without keeping the aspect ratio, pad, crop at random.
         scale: Least and greatest share of the area that a resized crop keeps.
         padding: Pixels added on each side before a 'pad' crop.
-        hflip: Probability of a horizontal flip; 0 for images such as text.
+        hflip: Probability of a horizontal flip, in [0, 1]; 0 for images such as text.
         color_jitter: Strength of timm's colour jitter ('resized' only).
         auto_augment: timm's policy, such as 'rand-m9-mstd0.5' ('resized' only).
-        erase: Probability of random erasing.
-        interpolation: 'bilinear', 'bicubic' or another name timm knows.
+        erase: Probability of random erasing, in [0, 1].
 
     Returns:
         A transform of a PIL image to a float tensor (C, H, W).
+
+    Raises:
+        ValueError: A probability is out of range, or the crop is unknown.
     """
+    _check_probabilities(hflip=hflip, erase=erase)
     if crop == 'pad':
-        return _pad_crop(input_size, mean, std, padding=padding, hflip=hflip, erase=erase, interpolation=interpolation)
+        return _pad_crop(preprocessing, padding=padding, hflip=hflip, erase=erase)
     if crop != 'resized':
         raise ValueError(f"crop must be 'resized' or 'pad', got {crop!r}.")
     from timm.data.transforms_factory import create_transform
 
     transform: ImageTransform = create_transform(
-        input_size,
+        preprocessing.input_size,
         is_training=True,
-        mean=mean,
-        std=std,
+        mean=preprocessing.mean,
+        std=preprocessing.std,
         scale=scale,
         hflip=hflip,
         color_jitter=color_jitter,
         auto_augment=auto_augment,
         re_prob=erase,
-        interpolation=interpolation,
+        interpolation=preprocessing.interpolation,
     )
     return transform
 
 
-def _pad_crop(
-    input_size: tuple[int, int, int],
-    mean: tuple[float, ...],
-    std: tuple[float, ...],
-    *,
-    padding: int,
-    hflip: float,
-    erase: float,
-    interpolation: str,
-) -> ImageTransform:
+def _pad_crop(preprocessing: Preprocessing, *, padding: int, hflip: float, erase: float) -> ImageTransform:
     from timm.data.transforms import str_to_interp_mode
     from torchvision import transforms as tv
 
+    size, mean = preprocessing.input_size[1:], preprocessing.mean
     fill = tuple(round(255 * m) for m in mean) if len(mean) > 1 else round(255 * mean[0])
     transform: ImageTransform = tv.Compose(
         [
-            tv.Resize(input_size[1:], str_to_interp_mode(interpolation)),
+            tv.Resize(size, str_to_interp_mode(preprocessing.interpolation)),
             tv.RandomHorizontalFlip(hflip),
-            tv.RandomCrop(input_size[1:], padding, fill=fill),
+            tv.RandomCrop(size, padding, fill=fill),
             tv.ToTensor(),
-            tv.Normalize(mean, std),
+            tv.Normalize(mean, preprocessing.std),
             tv.RandomErasing(erase),
         ]
     )
     return transform
 
 
-def eval_transform(
-    input_size: tuple[int, int, int] = (3, 224, 224),
-    mean: tuple[float, ...] = IMAGENET_DEFAULT_MEAN,
-    std: tuple[float, ...] = IMAGENET_DEFAULT_STD,
-    *,
-    crop_pct: float = 1.0,
-    crop_mode: Literal['center', 'squash', 'border'] = 'center',
-    interpolation: str = 'bicubic',
-) -> ImageTransform:
-    """Builds the evaluation transform of PIL images, which is timm's.
-
-    Args:
-        input_size: (C, H, W) of the result.
-        mean: Mean of each channel, in [0, 1].
-        std: Standard deviation of each channel, in [0, 1].
-        crop_pct: Share of the resized image that the crop keeps.
-        crop_mode: 'center' resizes the shorter side and crops; 'squash' resizes without keeping the aspect ratio
-            (re-identification); 'border' resizes the longer side and pads.
-        interpolation: 'bilinear', 'bicubic' or another name timm knows.
-
-    Returns:
-        A transform of a PIL image to a float tensor (C, H, W).
-    """
-    from timm.data.transforms_factory import create_transform
-
-    transform: ImageTransform = create_transform(
-        input_size, mean=mean, std=std, crop_pct=crop_pct, crop_mode=crop_mode, interpolation=interpolation
-    )
-    return transform
+def _check_probabilities(**values: float) -> None:
+    for name, value in values.items():
+        if not 0 <= value <= 1:
+            raise ValueError(f'{name} must be a probability in [0, 1], got {value}')
 
 
 @dataclass(frozen=True)
@@ -161,8 +128,9 @@ class TensorTransform:
         if len(self.mean) != len(self.std) or len(self.mean) not in {1, 3}:
             raise ValueError(f'mean and std must both have 1 or 3 values, got {self.mean} and {self.std}.')
         for name in ('shift', 'rotate', 'zoom', 'contrast', 'hflip', 'erase'):
-            if getattr(self, name) < 0:
+            if not getattr(self, name) >= 0:
                 raise ValueError(f'{name} must be at least 0, got {getattr(self, name)}.')
+        _check_probabilities(hflip=self.hflip, erase=self.erase)
 
     def __call__(self, images: torch.Tensor, generator: torch.Generator | None = None) -> torch.Tensor:
         """Transforms a batch.

@@ -109,7 +109,7 @@ def write_preprocessing(path: str | Path, checkpoint: Checkpoint, width: float) 
     Returns:
         The file.
     """
-    path, (channels, height, side) = Path(path), checkpoint.input_size
+    path, (channels, height, side) = Path(path), checkpoint.preprocessing.input_size
     values: dict[str, Any] = {
         'input': {
             'name': _INPUT,
@@ -118,7 +118,7 @@ def write_preprocessing(path: str | Path, checkpoint: Checkpoint, width: float) 
             'shape': ['batch', channels, height, side],
             'channels': {1: 'L', 3: 'RGB'}.get(channels, str(channels)),
         },
-        'steps': _steps(checkpoint),
+        'steps': checkpoint.preprocessing.steps(),
         'output': {'name': _OUTPUT, 'dtype': 'float32', 'normalised': False, 'compare_by': 'cosine similarity'},
         'width': width,
         'compatibility': checkpoint.compatibility,
@@ -126,30 +126,6 @@ def write_preprocessing(path: str | Path, checkpoint: Checkpoint, width: float) 
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, values)
     return path
-
-
-def _steps(checkpoint: Checkpoint) -> list[dict[str, Any]]:
-    _, height, width = checkpoint.input_size
-    resize: dict[str, Any] = {'interpolation': checkpoint.interpolation, 'antialias': True}
-    # timm's rule: the image is resized so that the crop is `crop_pct` of it; sizes are (height, width).
-    size = [int(height / checkpoint.crop_pct), int(width / checkpoint.crop_pct)]
-    if checkpoint.crop_mode == 'squash':
-        resize.update(size=size, keep_ratio=False)
-    elif checkpoint.crop_mode == 'border':
-        resize.update(fit_inside=size, keep_ratio=True)
-    elif height == width:
-        resize.update(shorter_side=size[0], keep_ratio=True)
-    else:
-        resize.update(cover=size, keep_ratio=True)
-    crop: dict[str, Any] = {'size': [height, width], 'where': 'center'}
-    if checkpoint.crop_mode == 'border':
-        crop['pad_with'] = [round(255 * value) for value in checkpoint.mean]
-    return [
-        {'resize': resize},
-        {'crop': crop},
-        {'scale': 1 / 255},
-        {'normalise': {'mean': list(checkpoint.mean), 'std': list(checkpoint.std)}},
-    ]
 
 
 def require_onnx() -> tuple[Any, Any]:

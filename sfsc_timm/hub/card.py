@@ -159,7 +159,7 @@ def _loading(content: CardContent) -> str:
 
 
 def _preprocessing(content: CardContent) -> str:
-    steps = ', '.join(f'{key} {_shown(value)}' for key, value in content.preprocessing.items())
+    steps = ', '.join(f'{key} {_shown(value)}' for key, value in content.preprocessing.to_dict().items())
     return (
         f'Preprocessing: {steps}; `timm.data.resolve_model_data_config(model)` gives it. The embedding is not '
         'normalised: compare by cosine similarity.'

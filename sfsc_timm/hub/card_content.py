@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..checkpoints.measurements import WidthCost
+from ..data import Preprocessing
 from ..evaluation import CompatibilityMatrix
 
 __all__ = ['About', 'CardContent', 'PublishedWidth']
@@ -65,7 +66,7 @@ class CardContent:
         architecture: Name of the slimmable model.
         compatibility: Id of the metric space.
         embed_dim: Numbers per embedding.
-        preprocessing: input_size, mean, std, ...
+        preprocessing: How an image becomes the input.
         widths: The branches, ascending.
         about: What cannot be measured.
         arguments: Settings of the training run.
@@ -77,7 +78,7 @@ class CardContent:
     architecture: str
     compatibility: str
     embed_dim: int
-    preprocessing: Mapping[str, Any]
+    preprocessing: Preprocessing
     widths: tuple[PublishedWidth, ...]
     about: About
     arguments: Mapping[str, Any]

@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from ..checkpoints.load import Checkpoint, load_configured
+from ..checkpoints.load import load_configured
 from ..checkpoints.measurements import width_cost
 from ..checkpoints.save import save_model, save_width, width_name
 from ..checkpoints.source import Source, portable, read_source
@@ -24,7 +24,7 @@ from ..models import Slimmable
 from .card import model_card, width_card
 from .card_content import About, CardContent, PublishedWidth
 
-__all__ = ['MAIN', 'OURS', 'Branch', 'Plan', 'PlannedFile', 'check_repo', 'prepare', 'preprocessing_of']
+__all__ = ['MAIN', 'OURS', 'Branch', 'Plan', 'PlannedFile', 'check_repo', 'prepare']
 
 MAIN = 'main'
 _WEIGHTS, _ONNX = 'model.safetensors', 'model.onnx'
@@ -128,8 +128,10 @@ def prepare(
     on_step('reading the checkpoint')
     read = read_source(source, matrix, about.note, **loading)
     model, identity = _without_classifier(read.model), read.checkpoint.compatibility
-    config = preprocessing_of(read.checkpoint)
-    options: dict[str, Any] = {'data_config': config, 'compatibility': identity, 'license': about.license}
+    preprocessing = read.checkpoint.preprocessing
+    options: dict[str, Any] = {
+        'data_config': preprocessing.to_dict(), 'compatibility': identity, 'license': about.license,
+    }  # fmt: skip
     parts = []
     for width in model.widths:
         on_step(f'width {width:g}')
@@ -137,8 +139,8 @@ def prepare(
     on_step('the whole model')
     save_model(model, folder / MAIN, **options)
     card = CardContent(
-        repo, model.pretrained_cfg['architecture'], identity, model.embed_dim, config, tuple(parts), about,
-        read.arguments, read.matrix, read.of_this_model,
+        repo, model.pretrained_cfg['architecture'], identity, model.embed_dim, preprocessing, tuple(parts),
+        about, read.arguments, read.matrix, read.of_this_model,
     )  # fmt: skip
     _write_texts(folder, card)
     branches = [_branch(folder, width_name(part.width), part.width, part.plain) for part in parts]
@@ -153,12 +155,6 @@ def check_repo(repo: str) -> None:
     """
     if not re.fullmatch(r'[\w.-]+/[\w.-]+', repo, re.ASCII):
         raise ValueError(f'repo must be user/name, of letters, digits, -, _ and ., got {repo!r}')
-
-
-def preprocessing_of(checkpoint: Checkpoint) -> dict[str, Any]:
-    """How images are prepared for a checkpoint, as timm's data config names it."""
-    names = ('input_size', 'mean', 'std', 'interpolation', 'crop_pct', 'crop_mode')
-    return {name: getattr(checkpoint, name) for name in names}
 
 
 def _without_classifier(model: Slimmable) -> Slimmable:
@@ -179,9 +175,9 @@ def _make_width(
     dense.eval()
     checkpoint = read.checkpoint
     if onnx:
-        export_onnx(dense, folder / _ONNX, checkpoint.input_size)
+        export_onnx(dense, folder / _ONNX, checkpoint.preprocessing.input_size)
         write_preprocessing(folder / PREPROCESSING, checkpoint, width)
-    cost = width_cost(read.folder, checkpoint.compatibility, width, checkpoint.input_size, lambda: dense)
+    cost = width_cost(read.folder, checkpoint.compatibility, width, checkpoint.preprocessing.input_size, lambda: dense)
     architecture = json.loads((folder / 'config.json').read_text())['architecture']
     plain = not architecture.startswith('sfsc_')
     size = (folder / _WEIGHTS).stat().st_size

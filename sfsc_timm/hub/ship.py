@@ -22,7 +22,6 @@ from ..models import Slimmable
 from ..models._shipped import MANIFEST, weights_folder
 from .card import shipped_card
 from .card_content import About, CardContent, PublishedWidth
-from .plan import preprocessing_of
 
 __all__ = ['ship']
 
@@ -67,7 +66,7 @@ def ship(
     rounded: Any = timm.create_model(architecture, num_classes=0)
     # As `pretrained=True` does; only the default arguments will fit.
     fill(rounded, {k: t.float() if t.is_floating_point() else t for k, t in state.items()}, name)
-    _compare(rounded.eval(), read.model, read.checkpoint.input_size)
+    _compare(rounded.eval(), read.model, read.checkpoint.preprocessing.input_size)
     entry = {
         'file': f'{name}.safetensors',
         'compatibility': compatibility_id(rounded),
@@ -112,18 +111,19 @@ def _write_weights(folder: Path, name: str, state: dict[str, torch.Tensor]) -> i
 def _card(read: Source, model: Slimmable, name: str, about: About) -> str:
     """The card, from what `publish` writes it from; costs are those of the checkpoint, which rounding leaves alone."""
     checkpoint, parts = read.checkpoint, []
+    size = checkpoint.preprocessing.input_size
     dense: Any
     for width in model.widths:
         dense, plain = sub_model(model, width, allow_plugin=True)
         cost = width_cost(
-            read.folder, checkpoint.compatibility, width, checkpoint.input_size, lambda dense=dense: dense  # type: ignore[misc]
+            read.folder, checkpoint.compatibility, width, size, lambda dense=dense: dense  # type: ignore[misc]
         )  # fmt: skip
         parts.append(
             PublishedWidth(width, dense.pretrained_cfg['architecture'], plain, cost, embedding_layer(dense), 0)
         )
     content = CardContent(
         name, model.pretrained_cfg['architecture'], compatibility_id(model), model.embed_dim,
-        preprocessing_of(checkpoint), tuple(parts), about, read.arguments, read.matrix, read.of_this_model,
+        checkpoint.preprocessing, tuple(parts), about, read.arguments, read.matrix, read.of_this_model,
     )  # fmt: skip
     return shipped_card(content, name)
 
@@ -131,16 +131,11 @@ def _card(read: Source, model: Slimmable, name: str, about: About) -> str:
 def _configuration(checkpoint: Checkpoint, model: Any, license: str | None) -> dict[str, Any]:  # noqa: A002
     """Pretrained configuration of the checkpoint."""
     with torch.no_grad():
-        pooled = model.eval().forward_features(torch.zeros(1, *checkpoint.input_size)).shape[-2:]
+        pooled = model.eval().forward_features(torch.zeros(1, *checkpoint.preprocessing.input_size)).shape[-2:]
     return {
         'num_classes': 0,
-        'input_size': checkpoint.input_size,
         'pool_size': tuple(pooled),
-        'mean': checkpoint.mean,
-        'std': checkpoint.std,
-        'interpolation': checkpoint.interpolation,
-        'crop_pct': checkpoint.crop_pct,
-        'crop_mode': checkpoint.crop_mode,
+        **checkpoint.preprocessing.to_dict(),
         'license': license,
         'paper_ids': 'arXiv:2206.08289',
     }

@@ -9,13 +9,13 @@ import numpy as np
 import timm
 import torch
 import torch.distributed as dist
-from timm.data import resolve_data_config
 
 from ..checkpoints import load_checkpoint_model
 from ..data import (
     Batches,
     EpochSampler,
     PKSampler,
+    Preprocessing,
     RetrievalData,
     ShardSampler,
     ShuffleSampler,
@@ -29,32 +29,22 @@ from ..models import Slimmable
 from ..slim import densify
 from .config import TrainConfig
 
-__all__ = ['Input', 'create_loaders', 'create_model', 'lone_model', 'probe', 'read_training_data', 'resolve_input']
-
-Input = dict[str, Any]
+__all__ = ['create_loaders', 'create_model', 'lone_model', 'probe', 'read_training_data', 'resolve_input']
 
 
-def resolve_input(config: TrainConfig) -> Input:
-    """How images are prepared, by timm's rules: input_size, mean, std, interpolation, crop_pct, crop_mode."""
-    given = {
-        name: getattr(config, name)
-        for name in ('img_size', 'input_size', 'mean', 'std', 'interpolation')
-        if getattr(config, name) is not None
-    }
-    if 'in_chans' in config.model_kwargs:
-        given.setdefault('in_chans', config.model_kwargs['in_chans'])
+def resolve_input(config: TrainConfig) -> Preprocessing:
+    """How images are prepared, by timm's rules but for the crop: evaluation sees them whole."""
     cfg = timm.get_pretrained_cfg(config.model)
     if cfg is None:
         raise ValueError(f'model {config.model!r} is not known to timm; timm.list_models("sfsc_*") lists ours')
-    found: Input = resolve_data_config(given, pretrained_cfg=cfg.to_dict())
-    found['input_size'] = tuple(found['input_size'])
-    channels = found['input_size'][0]
-    for name in ('mean', 'std'):
-        values = tuple(found[name])
-        if len(values) != channels:
-            values = values[:1] * channels if len(values) == 1 else (sum(values) / len(values),) * channels
-        found[name] = values
-    return found
+    names = ('img_size', 'input_size', 'mean', 'std', 'interpolation')
+    return Preprocessing.from_pretrained_cfg(
+        cfg.to_dict(),
+        **{name: getattr(config, name) for name in names},
+        in_chans=config.model_kwargs.get('in_chans'),
+        crop_pct=1.0,
+        crop_mode='center',
+    )
 
 
 def read_training_data(config: TrainConfig, size: tuple[int, int, int]) -> RetrievalData:
@@ -75,7 +65,7 @@ def read_training_data(config: TrainConfig, size: tuple[int, int, int]) -> Retri
 
 
 def create_loaders(
-    config: TrainConfig, data: RetrievalData, given: Input, *, parts: int, own_epochs: int
+    config: TrainConfig, data: RetrievalData, given: Preprocessing, *, parts: int, own_epochs: int
 ) -> tuple[Batches, Batches, Batches]:
     """Batches for training, of the queries, and of the gallery.
 
@@ -89,19 +79,10 @@ def create_loaders(
     Raises:
         ValueError: The settings do not go together.
     """
-    size = given['input_size']
-    train_transform, eval_transform = make_transforms(
-        data,
-        size,
-        given['mean'],
-        given['std'],
-        interpolation=given['interpolation'],
-        hflip=config.hflip,
-        erase=config.reprob,
-    )
+    train_transform, eval_transform = make_transforms(data, given.suited(data), hflip=config.hflip, erase=config.reprob)
     rank, world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
     common: dict[str, Any] = {
-        'mode': 'L' if size[0] == 1 else 'RGB',
+        'mode': given.image_mode,
         'workers': config.workers,
         'on_error': config.on_error,
         'pin_memory': torch.cuda.is_available(),
@@ -139,7 +120,7 @@ def _sampler(config: TrainConfig, data: RetrievalData, world: int, seed: int) ->
     return PKSampler(identities, size // config.num_instances, config.num_instances, seed)
 
 
-def create_model(config: TrainConfig, num_classes: int, given: Input, **changes: Any) -> Slimmable:
+def create_model(config: TrainConfig, num_classes: int, given: Preprocessing, **changes: Any) -> Slimmable:
     """The slimmable model.
 
     Args:
@@ -154,7 +135,7 @@ def create_model(config: TrainConfig, num_classes: int, given: Input, **changes:
     rates = {'drop_rate': config.drop, 'drop_path_rate': config.drop_path}
     arguments = {
         'num_classes': num_classes,
-        'in_chans': given['input_size'][0],
+        'in_chans': given.channels,
         **{name: rate for name, rate in rates.items() if rate is not None},
         **config.model_kwargs,
         **changes,
@@ -170,12 +151,12 @@ def create_model(config: TrainConfig, num_classes: int, given: Input, **changes:
     return model
 
 
-def probe(config: TrainConfig, given: Input) -> Slimmable:
+def probe(config: TrainConfig, given: Preprocessing) -> Slimmable:
     """The model without memory for its weights, to see early that it can be made; raises what `create_model` does."""
     return create_model(_from_scratch(config), 2, given, device='meta')
 
 
-def lone_model(config: TrainConfig, width: float, num_classes: int, given: Input) -> Slimmable:
+def lone_model(config: TrainConfig, width: float, num_classes: int, given: Preprocessing) -> Slimmable:
     """A network of its own, as narrow as `width`, by timm's own initialisation or from the slice of the given start."""
     lone = {'widths': (1.0,), 'full_width': width}
     if not config.pretrained and not config.initial_checkpoint:

@@ -72,15 +72,15 @@ def test_single_widths_and_their_folder(saved):
 
 def test_preprocessing_is_the_checkpoints_unless_it_is_given(saved):
     _, root = saved
-    whole = load_checkpoint_model(root / 'whole')
+    whole = load_checkpoint_model(root / 'whole').preprocessing
     assert (whole.input_size, whole.mean, whole.std, whole.crop_pct) == tuple(DATA_CONFIG.values())
-    trained = load_checkpoint_model(root / 'last.pth.tar')
+    trained = load_checkpoint_model(root / 'last.pth.tar').preprocessing
     assert trained.input_size == (3, 32, 32)
     assert (trained.mean, trained.std, trained.interpolation) == ((0.5,) * 3, (0.25,) * 3, 'bilinear')
     for changes, size in (({'img_size': 64}, (3, 64, 64)), ({'input_size': (3, 64, 32)}, (3, 64, 32))):
         changed = load_checkpoint_model(
             root / 'last.pth.tar', data_config={**changes, 'mean': None, 'crop_mode': 'squash'}
-        )
+        ).preprocessing
         assert changed.input_size == size
         assert changed.mean == trained.mean
         assert changed.crop_mode == 'squash'

@@ -11,7 +11,7 @@ from helpers.checkpoints import DATA_CONFIG, paint, save_training, save_whole, t
 
 from sfsc_timm.checkpoints import compatibility_id, save_widths
 from sfsc_timm.cli.main import main
-from sfsc_timm.data import batches, eval_transform, load_data
+from sfsc_timm.data import Preprocessing, batches, load_data
 from sfsc_timm.evaluation import GroundTruth, KReciprocal, embed, model_cost, retrieval_metrics
 
 pytest.importorskip('rich')
@@ -35,7 +35,7 @@ def evaluate(root, *arguments, checkpoint='whole'):
 
 
 def expected(model, data, crop_mode, flip=False):
-    transform = eval_transform((3, 32, 32), DATA_CONFIG['mean'], DATA_CONFIG['std'], crop_mode=crop_mode)
+    transform = Preprocessing((3, 32, 32), DATA_CONFIG['mean'], DATA_CONFIG['std'], crop_mode=crop_mode).transform()
     sides = [embed(model, batches(samples, transform), flip=flip) for samples in (data.query, data.gallery)]
     truth = GroundTruth.of(data)
 

@@ -12,7 +12,7 @@ from sfsc_timm._files import write_json
 from sfsc_timm.checkpoints import compatibility_id, save_widths
 from sfsc_timm.cli import index
 from sfsc_timm.cli.main import main
-from sfsc_timm.data import Sample, batches, eval_transform
+from sfsc_timm.data import Preprocessing, Sample, batches
 from sfsc_timm.evaluation import embed
 from sfsc_timm.retrieval import Gallery
 from sfsc_timm.retrieval import search as search_exactly
@@ -51,7 +51,7 @@ def query(gallery, root, *arguments, checkpoint='widths/w0.25'):
 
 
 def embeddings(model, files, width, crop_mode='center'):
-    transform = eval_transform((3, 32, 32), DATA_CONFIG['mean'], DATA_CONFIG['std'], crop_mode=crop_mode)
+    transform = Preprocessing((3, 32, 32), DATA_CONFIG['mean'], DATA_CONFIG['std'], crop_mode=crop_mode).transform()
     return embed(model, batches([Sample(file, 0) for file in files], transform), [width])[width]
 
 

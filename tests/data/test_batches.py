@@ -10,18 +10,19 @@ from PIL import Image
 from sfsc_timm.data import (
     ImageReadError,
     PKSampler,
+    Preprocessing,
     RetrievalData,
     Sample,
     ShuffleSampler,
     TensorTransform,
     batches,
-    eval_transform,
     make_transforms,
     train_transform,
 )
 
 SIZE = (3, 16, 16)
 HALF = (0.5,) * 3
+PREPROCESSING = Preprocessing(SIZE, HALF, HALF)
 
 
 @pytest.fixture(scope='module')
@@ -45,7 +46,7 @@ def joined(served):
 
 def test_memory_and_loader_serve_the_same_in_order(arrays, files):
     memory = batches(arrays, TensorTransform(HALF, HALF), batch_size=4)
-    loader = batches(files, eval_transform(SIZE, HALF, HALF), batch_size=4)
+    loader = batches(files, PREPROCESSING.transform(), batch_size=4)
     assert len(memory) == len(loader) == 3
     for from_memory, from_files in zip(joined(memory), joined(loader), strict=True):
         torch.testing.assert_close(from_memory, from_files)
@@ -63,7 +64,7 @@ def test_an_epoch_depends_on_seed_and_epoch_alone(arrays, files, source):
         sampler.set_epoch(number)
         if source == 'memory':
             return joined(batches(arrays, TensorTransform(HALF, HALF, shift=0.2), sampler=sampler, seed=seed))
-        transform = train_transform(SIZE, HALF, HALF, color_jitter=0.4, auto_augment='rand-m9-mstd0.5', erase=0.5)
+        transform = train_transform(PREPROCESSING, color_jitter=0.4, auto_augment='rand-m9-mstd0.5', erase=0.5)
         return joined(batches(files, transform, sampler=sampler, seed=seed))
 
     torch.manual_seed(0)
@@ -81,7 +82,7 @@ def test_an_epoch_depends_on_seed_and_epoch_alone(arrays, files, source):
 
 
 def test_batches_do_not_depend_on_workers_nor_touch_global_generators(files):
-    transform = train_transform(SIZE, HALF, HALF, color_jitter=0.4, erase=0.5)
+    transform = train_transform(PREPROCESSING, color_jitter=0.4, erase=0.5)
     state = torch.get_rng_state()
     served = {}
     for workers in (0, 2):
@@ -98,7 +99,7 @@ def test_batches_do_not_depend_on_workers_nor_touch_global_generators(files):
 
 def test_the_loader_is_in_no_reference_cycle(files):
     # Workers collected as part of a cycle are never told to stop, and each is waited for during five seconds.
-    served = batches(files, eval_transform(SIZE, HALF, HALF), batch_size=4, workers=1)
+    served = batches(files, PREPROCESSING.transform(), batch_size=4, workers=1)
     list(served)
     loader = weakref.ref(served._loader)
     gc.disable()
@@ -112,7 +113,7 @@ def test_the_loader_is_in_no_reference_cycle(files):
 def test_unreadable_images_stop_or_are_skipped_and_counted(files, caplog):
     for i in (1, 4, 5, 6, 7):
         files[i].image.write_bytes(files[i].image.read_bytes()[:60])
-    transform = eval_transform(SIZE, HALF, HALF)
+    transform = PREPROCESSING.transform()
     with pytest.raises(ImageReadError, match=r'1\.png'):
         list(batches(files, transform, batch_size=4))
     with caplog.at_level(logging.WARNING):
@@ -127,7 +128,7 @@ def test_unreadable_images_stop_or_are_skipped_and_counted(files, caplog):
 
 
 def test_grey_mode_for_models_with_one_channel(files):
-    (batch,) = batches(files[:3], eval_transform((1, 16, 16), (0.5,), (0.5,)), mode='L')
+    (batch,) = batches(files[:3], Preprocessing((1, 16, 16), (0.5,), (0.5,)).transform(), mode='L')
     assert batch.images.shape == (3, 1, 16, 16)
 
 
@@ -135,13 +136,13 @@ def test_transforms_suit_the_data(arrays, files):
     def data(samples, cameras):
         return RetrievalData('toy', samples[:4], samples[4:], samples[4:], cameras=cameras, shared=True)
 
-    train, test = make_transforms(data(arrays, cameras=True), SIZE, HALF, HALF)
+    train, test = make_transforms(data(arrays, cameras=True), PREPROCESSING)
     assert isinstance(train, TensorTransform)
     assert train.shift > 0
     assert train.hflip == 0
     assert test == TensorTransform(HALF, HALF)
     for samples, cameras, size in ((arrays, True, (3, 24, 24)), (files, True, SIZE), (files, False, SIZE)):
-        for transform in make_transforms(data(samples, cameras), size, HALF, HALF):
+        for transform in make_transforms(data(samples, cameras), Preprocessing(size, HALF, HALF)):
             (batch,) = batches(samples, transform)
             assert batch.images.shape == (11, *size)
 
@@ -165,7 +166,7 @@ def test_an_epoch_goes_on_from_any_batch(arrays, files, source):
         sampler.set_epoch(2)
         if source == 'memory':
             return batches(arrays, TensorTransform(HALF, HALF, shift=0.2, erase=0.5), sampler=sampler, seed=3)
-        transform = train_transform(SIZE, HALF, HALF, color_jitter=0.4, erase=0.5)
+        transform = train_transform(PREPROCESSING, color_jitter=0.4, erase=0.5)
         return batches(files, transform, sampler=sampler, seed=3, workers=2 * (source == 'workers'))
 
     whole, rest = serve(), serve()

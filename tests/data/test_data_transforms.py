@@ -5,9 +5,10 @@ import pytest
 import torch
 from PIL import Image
 
-from sfsc_timm.data import TensorTransform, eval_transform, train_transform
+from sfsc_timm.data import Preprocessing, TensorTransform, train_transform
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)
+PREPROCESSING = Preprocessing((3, 32, 32), MEAN, STD)
 PLAIN = {'mean': (0.0,), 'std': (1.0,)}
 
 
@@ -18,7 +19,8 @@ def photo(height=50, width=40, seed=0):
 @pytest.mark.parametrize('crop', ['resized', 'pad'])
 @pytest.mark.parametrize('channels', [1, 3])
 def test_train_transform_gives_the_size_asked_for(crop, channels):
-    transform = train_transform((channels, 32, 16), MEAN[:channels], STD[:channels], crop=crop, erase=1.0)
+    preprocessing = Preprocessing((channels, 32, 16), MEAN[:channels], STD[:channels])
+    transform = train_transform(preprocessing, crop=crop, erase=1.0)
     image = Image.fromarray(photo()).convert('L' if channels == 1 else 'RGB')
     out = transform(image)
     assert out.shape == (channels, 32, 16)
@@ -29,25 +31,25 @@ def test_train_transform_gives_the_size_asked_for(crop, channels):
 def test_flip_can_be_switched_off():
     image = Image.fromarray(np.tile(np.arange(32, dtype=np.uint8)[None, :, None] * 8, (32, 1, 3)))
     for crop, options in (('pad', {'padding': 0}), ('resized', {'scale': (0.9, 1.0)})):
-        transform = train_transform((3, 32, 32), MEAN, STD, crop=crop, hflip=0.0, **options)
+        transform = train_transform(PREPROCESSING, crop=crop, hflip=0.0, **options)
         assert all(transform(image)[0].diff(dim=1).sum() > 0 for _ in range(8))
-        transform = train_transform((3, 32, 32), MEAN, STD, crop=crop, hflip=1.0, **options)
+        transform = train_transform(PREPROCESSING, crop=crop, hflip=1.0, **options)
         assert transform(image)[0].diff(dim=1).sum() < 0
 
 
-def test_eval_transform_squashes_or_crops():
+def test_preprocessing_squashes_or_crops():
     image = Image.fromarray(np.concatenate([np.zeros((32, 32, 3)), np.full((32, 32, 3), 255)]).astype(np.uint8))
-    squashed = eval_transform((3, 32, 32), (0.0,) * 3, (1.0,) * 3, crop_mode='squash')(image)
+    squashed = Preprocessing((3, 32, 32), (0.0,) * 3, (1.0,) * 3, crop_mode='squash').transform()(image)
     assert squashed[:, :14].max() < 0.1
     assert squashed[:, 18:].min() > 0.9
-    cropped = eval_transform((3, 32, 32), (0.0,) * 3, (1.0,) * 3)(image)
+    cropped = Preprocessing((3, 32, 32), (0.0,) * 3, (1.0,) * 3).transform()(image)
     assert torch.equal(cropped[:, 0], torch.zeros(3, 32))
     assert torch.equal(cropped[:, 31], torch.ones(3, 32))
 
 
 def test_tensor_transform_agrees_with_the_image_transform():
     images = np.stack([photo(32, 32, seed) for seed in range(3)])
-    expected = torch.stack([eval_transform((3, 32, 32), MEAN, STD)(Image.fromarray(image)) for image in images])
+    expected = torch.stack([PREPROCESSING.transform()(Image.fromarray(image)) for image in images])
     torch.testing.assert_close(TensorTransform(MEAN, STD)(torch.from_numpy(images)), expected)
 
 
@@ -140,10 +142,13 @@ def test_same_generator_same_batch():
 @pytest.mark.parametrize(
     'make,message',
     [
-        (lambda: train_transform(crop='random'), "crop must be 'resized' or 'pad', got 'random'"),
+        (lambda: train_transform(PREPROCESSING, crop='random'), "crop must be 'resized' or 'pad', got 'random'"),
         (lambda: TensorTransform((0.5, 0.5), (1.0, 1.0)), 'mean and std must both have 1 or 3 values'),
         (lambda: TensorTransform((0.5,), (1.0,) * 3), 'mean and std must both have 1 or 3 values'),
         (lambda: TensorTransform(shift=-0.1), 'shift must be at least 0, got -0.1'),
+        (lambda: TensorTransform(hflip=2), r'hflip must be a probability in \[0, 1\], got 2'),
+        (lambda: train_transform(PREPROCESSING, hflip=2), r'hflip must be a probability in \[0, 1\], got 2'),
+        (lambda: train_transform(PREPROCESSING, erase=-1), r'erase must be a probability in \[0, 1\], got -1'),
     ],
 )
 def test_refuses_bad_options(make, message):

@@ -2,7 +2,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sfsc_timm.data import ImageReadError, RetrievalData, Sample, TensorTransform, batches, make_transforms, preload
+from sfsc_timm.data import (
+    ImageReadError,
+    Preprocessing,
+    RetrievalData,
+    Sample,
+    TensorTransform,
+    batches,
+    make_transforms,
+    preload,
+)
 
 
 @pytest.fixture
@@ -27,7 +36,7 @@ def test_arrays_replace_files(data):
 
 def test_any_size_is_served_from_memory(data):
     small = preload(data, (8, 6))
-    train, test = make_transforms(small, (3, 8, 6), (0.5,) * 3, (0.5,) * 3)
+    train, test = make_transforms(small, Preprocessing((3, 8, 6), (0.5,) * 3, (0.5,) * 3))
     assert isinstance(train, TensorTransform)
     (batch,) = batches(small.query, test)
     assert batch.images.shape == (4, 3, 8, 6)

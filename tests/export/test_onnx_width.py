@@ -14,7 +14,6 @@ from helpers.zoo import CONVNEXT, RESNET, Member, assert_close_to, embed, images
 
 from sfsc_timm.checkpoints import load_checkpoint_model
 from sfsc_timm.cli.main import main
-from sfsc_timm.data import eval_transform
 from sfsc_timm.export import export_onnx, quantise_onnx, run_onnx
 
 onnx = pytest.importorskip('onnx')
@@ -89,9 +88,9 @@ def test_export_command(tmp_path: Path, capsys: pytest.CaptureFixture[str], dyna
     ours = by_hand(photos[0], stated['steps'])
     from PIL import Image
 
-    expected = eval_transform((3, 32, 32), loaded.mean, loaded.std, crop_pct=0.8, interpolation=loaded.interpolation)
+    expected = loaded.preprocessing.changed(crop_pct=0.8).transform()
     assert_close_to(ours, expected(Image.open(photos[0]).convert('RGB')), 1e-2)
-    assert DATA_CONFIG['mean'] == loaded.mean
+    assert DATA_CONFIG['mean'] == loaded.preprocessing.mean
 
 
 def test_export_command_errors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

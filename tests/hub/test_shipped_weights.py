@@ -68,7 +68,7 @@ except ValueError as error:
     refused = str(error)
 from sfsc_timm.hub import compatibility_id, load_checkpoint_model
 checkpoint = load_checkpoint_model('sfsc_convnext_atto')
-print(json.dumps([listed, found, config, refused, checkpoint.compatibility, checkpoint.input_size]))
+print(json.dumps([listed, found, config, refused, checkpoint.compatibility, checkpoint.preprocessing.input_size]))
 """
 
 
@@ -156,7 +156,7 @@ def test_what_ships_is_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         ship(save_model(pooled, tmp_path / 'pooled', data_config=CONFIG), 'test', folder=folder)
     whole: Any = timm.create_model('sfsc_convnext_atto', num_classes=0)
     large = save_model(whole, tmp_path / 'large', data_config=CONFIG)
-    monkeypatch.setattr('sfsc_timm.hub.ship._FILE_LIMIT', 1_000_000)
+    monkeypatch.setattr(sys.modules['sfsc_timm.hub.ship'], '_FILE_LIMIT', 1_000_000)
     with pytest.raises(ValueError, match=r'takes 6\.9 MB and all weights 6\.9 MB, allowed are 1 and 100 MB'):
         ship(large, 'test', folder=folder)
     with torch.no_grad():
