@@ -18,7 +18,7 @@ ROOT = Path(sfsc_timm.__file__).parent
 
 # Whoever stands further down may import from those above, never the other way round.
 LEVELS = (
-    {'_version', '_files', '_device', '_moved', '_registry', '_yaml'},
+    {'_version', '_files', '_device', '_moved', '_registry', '_settings', '_yaml'},
     {'slim', 'data', 'weights'},
     {'models'},
     {'losses', 'gradients'},

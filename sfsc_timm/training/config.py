@@ -1,25 +1,24 @@
 """Settings of a training run: one definition for the command line, YAML files and checkpoints."""
 
-# ruff: noqa: RUF009  `_option` makes a field
+# ruff: noqa: RUF009  `setting` makes a field
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import Field, asdict, dataclass, fields
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from timm.optim import list_optimizers
+
 from .._files import replacing
+from .._settings import check_settings, check_value, setting
+from .._yaml import read_yaml
 
 __all__ = ['Fit', 'TrainConfig', 'read_config', 'write_config']
 
-
-def _option(default: Any, text: str, group: str, **more: Any) -> Any:
-    """A setting: default, explanation, and the group of `--help` that it belongs to."""
-    metadata = {'help': text, 'group': group, **more}
-    if isinstance(default, dict | list):
-        return field(default_factory=lambda: type(default)(default), metadata=metadata)
-    return field(default=default, metadata=metadata)
+# Those of timm that go by steps, which 'plateau' does not.
+SCHEDULES = ('cosine', 'tanh', 'step', 'multistep', 'poly', 'wsd', 'rsqrt', 'constant', 'none')
 
 
 @dataclass
@@ -47,96 +46,111 @@ class Fit:
         model_ema_warmup: Whether the decay grows to that value.
     """
 
-    epochs: int = _option(20, 'passes over the training images', 'schedule')
-    opt: str = _option('sgd', "optimizer, by timm's name", 'optimizer')
-    lr: float = _option(0.1, 'peak learning rate', 'optimizer')
-    momentum: float = _option(0.9, 'of SGD', 'optimizer')
-    weight_decay: float = _option(5e-4, 'on weights, not on norms and biases', 'optimizer')
-    layer_decay: float | None = _option(None, 'factor on the rate from one depth to the one below', 'optimizer')
-    sched: str = _option('cosine', "schedule of the rate, by timm's name", 'schedule')
-    warmup_epochs: int = _option(1, 'epochs of linear warm-up', 'schedule')
-    warmup_lr: float = _option(1e-5, 'rate it begins with', 'schedule')
-    min_lr: float = _option(0.0, 'rate the schedule ends with', 'schedule')
-    clip_grad: float | None = _option(None, 'bound on the gradient', 'optimizer')
-    clip_mode: str = _option('norm', 'what it bounds', 'optimizer', choices=('norm', 'value', 'agc'))
-    grad_accum_steps: int = _option(1, 'batches of one optimizer step', 'optimizer')
-    amp: bool = _option(False, 'mixed precision', 'running')
-    amp_dtype: str = _option('float16', 'its type', 'running', choices=('float16', 'bfloat16'))
-    model_ema: bool = _option(False, 'keep a moving average of the weights, and evaluate it', 'optimizer')
-    model_ema_decay: float = _option(0.9998, 'its decay per step', 'optimizer')
-    model_ema_warmup: bool = _option(False, 'let the decay grow to that value', 'optimizer')
+    epochs: int = setting(20, 'passes over the training images', 'schedule', within='[1, inf)')
+    opt: str = setting('sgd', "optimizer, by timm's name", 'optimizer')
+    lr: float = setting(0.1, 'peak learning rate', 'optimizer', within='(0, inf)')
+    momentum: float = setting(0.9, 'momentum of SGD', 'optimizer', within='[0, 1)')
+    weight_decay: float = setting(5e-4, 'weight decay, but not of norms and biases', 'optimizer', within='[0, inf)')
+    layer_decay: float | None = setting(
+        None, 'factor on the learning rate from one depth to the one below', 'optimizer', within='(0, 1]'
+    )
+    sched: str = setting('cosine', 'schedule of the learning rate', 'schedule', choices=SCHEDULES)
+    warmup_epochs: int = setting(1, 'epochs of linear warm-up, fewer than all', 'schedule', within='[0, inf)')
+    warmup_lr: float = setting(1e-5, 'learning rate that the warm-up begins with', 'schedule', within='[0, inf)')
+    min_lr: float = setting(0.0, 'learning rate that the schedule ends with', 'schedule', within='[0, inf)')
+    clip_grad: float | None = setting(None, 'bound on the gradient', 'optimizer', within='(0, inf)')
+    clip_mode: str = setting('norm', 'what --clip-grad bounds', 'optimizer', choices=('norm', 'value', 'agc'))
+    grad_accum_steps: int = setting(1, 'batches of one optimizer step', 'optimizer', within='[1, inf)')
+    amp: bool = setting(False, 'mixed precision', 'running')
+    amp_dtype: str = setting('float16', 'type of --amp', 'running', choices=('float16', 'bfloat16'))
+    model_ema: bool = setting(False, 'keep a moving average of the weights, and evaluate it', 'optimizer')
+    model_ema_decay: float = setting(0.9998, 'decay of the moving average per step', 'optimizer', within='[0, 1]')
+    model_ema_warmup: bool = setting(False, 'let --model-ema-decay grow to its value', 'optimizer')
 
     def __post_init__(self) -> None:
-        _check(self)
+        check_settings(self)
+        _check_optimizer(self.opt)
+        if self.warmup_epochs >= self.epochs and self.warmup_epochs:
+            raise ValueError(
+                f'warmup_epochs must be less than epochs, {self.epochs}, got {self.warmup_epochs}; 0 is for no warm-up'
+            )
 
 
 @dataclass
 class TrainConfig(Fit):
-    """A whole run. See `sfsc-timm train --help`."""
+    """A whole run. See `sfsc-timm train --help`.
 
-    recipe: str = _option('sfsc', 'how the widths are trained, see above', 'recipe')
-    recipe_kwargs: dict[str, Any] = _option({}, 'its options', 'recipe')
-    smoothing: float = _option(0.0, 'label smoothing', 'recipe')
-    triplet: float = _option(0.0, "factor of a triplet loss on each width's embeddings", 'recipe')
-    margin: float = _option(0.3, 'its margin', 'recipe')
-    data: str = _option('', 'data set; `sfsc-timm data` lists them', 'data')
-    data_dir: str | None = _option(None, 'where it lies', 'data')
-    data_kwargs: dict[str, Any] = _option({}, 'options of its reader', 'data')
-    on_error: str = _option('raise', 'at an unreadable image', 'data', choices=('raise', 'skip'))
-    preload: bool = _option(False, 'decode once, keep in memory, and augment there (small images)', 'data')
-    hflip: float | None = _option(None, 'probability of a mirrored image (0.5, and 0 from memory)', 'data')
-    reprob: float = _option(0.0, 'probability of random erasing', 'data')
-    batch_size: int = _option(128, 'images of a step, on each process', 'data', short='b')
-    num_instances: int = _option(0, 'images of an identity in a batch (P x K); 0 to shuffle all', 'data')
-    model: str = _option('sfsc_resnet50', "model, by timm's name", 'model')
-    model_kwargs: dict[str, Any] = _option({}, 'its arguments, such as widths=(0.5,1.0) embed_dim=128', 'model')
-    pretrained: bool = _option(False, 'start from pretrained weights; ImageNet: sfsc_resnet50.a1_in1k', 'model')
-    initial_checkpoint: str | None = _option(None, 'start from the weights of this checkpoint', 'model')
-    img_size: int | None = _option(None, 'side of the images in pixels', 'model')
-    input_size: list[int] | None = _option(None, 'channels, height and width', 'model', count=3)
-    mean: list[float] | None = _option(None, 'of each channel, in [0, 1]', 'model', count='+')
-    std: list[float] | None = _option(None, 'of each channel, in [0, 1]', 'model', count='+')
-    interpolation: str | None = _option(None, 'how images are resized', 'model')
-    drop: float | None = _option(None, 'dropout', 'model')
-    drop_path: float | None = _option(None, 'stochastic depth', 'model')
-    grad_checkpointing: bool = _option(False, 'recompute blocks in backward', 'running')
-    channels_last: bool = _option(False, 'memory layout', 'running')
-    torchcompile: str | None = _option(None, 'compile the model by this backend, such as inductor', 'running')
-    workers: int = _option(0, 'processes that read images', 'running', short='j', runtime=True)
-    threads: int = _option(0, 'CPU threads, 0 for all cores', 'running', runtime=True)
-    device: str | None = _option(None, 'cpu, cuda, ... (cuda where there is one)', 'running', runtime=True)
-    seed: int = _option(42, 'of weights, data order, augmentation and projection', 'running')
-    eval_interval: int = _option(5, 'epochs between evaluations, 0 for one at the end', 'evaluation')
-    eval_metric: str = _option(
-        'mean', 'of the matrix, decides which checkpoint is best', 'evaluation', choices=('mean', 'diagonal', 'cross')
+    Raises:
+        ValueError: A setting is of another type than its own, out of its range, or does not go with another.
+    """
+
+    recipe: str = setting('sfsc', 'how the widths are trained, see above', 'recipe')
+    recipe_kwargs: dict[str, Any] = setting({}, 'options of the recipe', 'recipe')
+    smoothing: float = setting(0.0, 'label smoothing', 'recipe', within='[0, 1)')
+    triplet: float = setting(0.0, "factor of a triplet loss on each width's embeddings", 'recipe', within='[0, inf)')
+    margin: float = setting(0.3, 'margin of the triplet loss', 'recipe', within='[0, inf)')
+    data: str = setting('', 'data set; `sfsc-timm data` lists them', 'data')
+    data_dir: str | None = setting(None, 'folder or file of the data set', 'data')
+    data_kwargs: dict[str, Any] = setting({}, 'options of the reader of the data set', 'data')
+    on_error: str = setting('raise', 'what to do at an unreadable image', 'data', choices=('raise', 'skip'))
+    preload: bool = setting(False, 'decode once, keep in memory, and augment there (small images)', 'data')
+    hflip: float | None = setting(
+        None, 'probability of a mirrored image (0.5, and 0 from memory)', 'data', within='[0, 1]'
     )
-    output: str = _option('output/train', 'folder for runs', 'evaluation', runtime=True)
-    experiment: str = _option('', "name of the run's folder (time, recipe and model)", 'evaluation', runtime=True)
-    checkpoint_interval: int = _option(0, 'steps between resumable states beside those after epochs', 'evaluation')
-    log_tensorboard: bool = _option(False, 'write curves for TensorBoard', 'evaluation', runtime=True)
-    log_wandb: bool = _option(False, 'send curves to Weights & Biases', 'evaluation', runtime=True)
-    wandb_project: str = _option('sfsc-timm', 'its project there', 'evaluation', runtime=True)
+    reprob: float = setting(0.0, 'probability of random erasing', 'data', within='[0, 1]')
+    batch_size: int = setting(128, 'images of a step, on each process', 'data', short='b', within='[1, inf)')
+    num_instances: int = setting(
+        0, 'images of an identity in a batch (P x K); 0 to shuffle all', 'data', within='[0, inf)'
+    )
+    model: str = setting('sfsc_resnet50', "model, by timm's name", 'model')
+    model_kwargs: dict[str, Any] = setting({}, 'arguments of the model: widths=(0.5,1.0) embed_dim=128 ...', 'model')
+    pretrained: bool = setting(False, 'start from pretrained weights; ImageNet: sfsc_resnet50.a1_in1k', 'model')
+    initial_checkpoint: str | None = setting(None, 'start from the weights of this checkpoint', 'model')
+    img_size: int | None = setting(None, 'side of the images in pixels', 'model', within='[1, 8192]')
+    input_size: list[int] | None = setting(None, 'channels, height and width', 'model', count=3, within='[1, 8192]')
+    mean: list[float] | None = setting(None, 'mean of each channel', 'model', count='+', within='[0, 1]')
+    std: list[float] | None = setting(None, 'deviation of each channel', 'model', count='+', within='[0.001, 1]')
+    interpolation: str | None = setting(None, 'how images are resized', 'model')
+    drop: float | None = setting(None, 'rate of dropout', 'model', within='[0, 1)')
+    drop_path: float | None = setting(None, 'rate of stochastic depth', 'model', within='[0, 1)')
+    grad_checkpointing: bool = setting(False, 'recompute blocks in backward', 'running')
+    channels_last: bool = setting(False, 'memory layout that some processors prefer', 'running')
+    torchcompile: str | None = setting(None, 'compile the model by this backend, such as inductor', 'running')
+    workers: int = setting(0, 'processes that read images', 'running', short='j', runtime=True, within='[0, 1024]')
+    threads: int = setting(0, 'CPU threads, 0 for all cores', 'running', runtime=True, within='[0, 1024]')
+    device: str | None = setting(None, 'device: cpu, cuda, ... (cuda where there is one)', 'running', runtime=True)
+    seed: int = setting(42, 'seed of weights, data and projection', 'running', within='[0, 4294967295]')
+    eval_interval: int = setting(5, 'epochs between evaluations, 0 for one at the end', 'evaluation', within='[0, inf)')
+    eval_metric: str = setting(
+        'mean',
+        'mean of the matrix by which a checkpoint is best',
+        'evaluation',
+        choices=('mean', 'diagonal', 'cross'),
+    )
+    output: str = setting('output/train', 'folder for runs', 'evaluation', runtime=True)
+    experiment: str = setting('', "name of the run's folder (time, recipe and model)", 'evaluation', runtime=True)
+    checkpoint_interval: int = setting(
+        0, 'steps between resumable states beside those after epochs', 'evaluation', within='[0, inf)'
+    )
+    log_tensorboard: bool = setting(False, 'write curves for TensorBoard', 'evaluation', runtime=True)
+    log_wandb: bool = setting(False, 'send curves to Weights & Biases', 'evaluation', runtime=True)
+    wandb_project: str = setting('sfsc-timm', 'project of Weights & Biases', 'evaluation', runtime=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.pretrained and self.initial_checkpoint:
+            raise ValueError(
+                f'pretrained must be left out beside initial_checkpoint, got both, {self.initial_checkpoint!r}: that '
+                'holds all weights'
+            )
 
 
-def _check(config: Fit) -> None:
-    """Raises a ValueError for a setting out of its range."""
-    positive = ('epochs', 'lr', 'grad_accum_steps', 'batch_size')
-    at_least_zero = {'weight_decay', 'warmup_epochs', 'eval_interval', 'num_instances', 'checkpoint_interval', 'seed'}
-    at_least_zero |= {'triplet', 'margin', 'workers', 'threads', 'min_lr', 'warmup_lr'}
-    shares = ('smoothing', 'reprob', 'model_ema_decay')
-    for name, value in asdict(config).items():
-        if name in positive and not value > 0:
-            raise ValueError(f'{name} must be positive, got {value}')
-        if name in at_least_zero and not value >= 0:
-            raise ValueError(f'{name} must be >= 0, got {value}')
-        if name in shares and not 0 <= value <= 1:
-            raise ValueError(f'{name} must be in [0, 1], got {value}')
-    for entry in fields(config):
-        choices = entry.metadata.get('choices')
-        if choices and getattr(config, entry.name) not in choices:
-            raise ValueError(f'{entry.name} must be one of {choices}, got {getattr(config, entry.name)!r}')
-    if config.warmup_epochs >= config.epochs and config.warmup_epochs:
-        raise ValueError(f'warmup_epochs must be less than epochs, {config.epochs}, got {config.warmup_epochs}')
+def _check_optimizer(name: str) -> None:
+    known = list_optimizers()
+    if name.lower().removeprefix('lookahead_') not in known:
+        near = get_close_matches(name.lower(), known, n=3)
+        hint = f'did you mean {" or ".join(near)}? ' if near else ''
+        raise ValueError(f'opt must be an optimizer of timm, got {name!r}; {hint}timm.optim.list_optimizers() has all')
 
 
 def read_config(path: str | Path) -> dict[str, Any]:
@@ -147,25 +161,28 @@ def read_config(path: str | Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It holds no mapping, or an unknown setting.
+        ValueError: It holds no mapping, an unknown setting, or a value of another type or range.
     """
-    import yaml
-
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f'no settings at {str(path)!r}: there is no such file.')
+    found = read_yaml(path)
+    known = {entry.name: entry for entry in fields(TrainConfig)}
+    if unknown := sorted(set(map(str, found)) - known.keys()):
+        near = get_close_matches(unknown[0], known, n=3)
+        hint = f'did you mean {" or ".join(near)}?' if near else f'known are {", ".join(sorted(known))}'
+        raise ValueError(f'{str(path)!r} holds unknown settings: {", ".join(unknown)}; {hint}')
     try:
-        found = yaml.safe_load(path.read_text(encoding='utf-8')) or {}
-    except yaml.YAMLError as error:
-        raise ValueError(f'{str(path)!r} is no YAML: {error}') from error
-    if not isinstance(found, Mapping):
-        raise ValueError(f'{str(path)!r} must hold a mapping of settings, got a {type(found).__name__}.')
-    known = {entry.name for entry in fields(TrainConfig)}
-    if unknown := sorted(set(map(str, found)) - known):
-        raise ValueError(f'{str(path)!r} holds unknown settings: {", ".join(unknown)}; known are {sorted(known)}.')
-    # YAML 1.1 reads 1e-4 as text.
-    numbers = {entry.name for entry in fields(TrainConfig) if str(entry.type).startswith('float')}
-    return {k: float(v) if k in numbers and isinstance(v, str) else v for k, v in found.items()}
+        return {name: check_value(known[name], _as_number(known[name], value)) for name, value in found.items()}
+    except ValueError as error:
+        raise ValueError(f'{str(path)!r}: {error}') from error
+
+
+def _as_number(entry: Field[Any], value: Any) -> Any:
+    """YAML 1.1 reads 1e-4 as text."""
+    if isinstance(value, str) and str(entry.type).startswith('float'):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
 
 
 def write_config(config: TrainConfig, path: Path) -> None:
@@ -179,5 +196,5 @@ def write_config(config: TrainConfig, path: Path) -> None:
 def _plain(value: Any) -> Any:
     """Tuples as lists: what YAML knows."""
     if isinstance(value, dict):
-        return {k: _plain(v) for k, v in value.items()}
-    return [_plain(v) for v in value] if isinstance(value, list | tuple) else value
+        return {name: _plain(one) for name, one in value.items()}
+    return [_plain(one) for one in value] if isinstance(value, list | tuple) else value
