@@ -1,11 +1,11 @@
-"""Lists the data sets, shows what is in one, and builds the emoji benchmark.
+"""Lists the data sets, summarises one, and builds the benchmark `emoji`.
 
   sfsc-timm data
   sfsc-timm data market1501 --data-dir Market-1501-v15.09.15
   sfsc-timm data folder --data-dir photos --data-kwargs train_share=0.7
   sfsc-timm data emoji --build --data-dir emoji
 
-Without --data-dir, `sfsc-timm data NAME` shows where the files of a data set are expected.
+Where a data set needs its folder, `sfsc-timm data NAME` without --data-dir shows which files are expected in it.
 """
 
 from __future__ import annotations
@@ -20,12 +20,21 @@ from ._terminal import console, progress_bar
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
-    parser.add_argument('data', nargs='?', metavar='NAME', help='data set to summarise; none lists them all')
-    parser.add_argument('--data-dir', type=Path, metavar='DIR', help='where it lies')
+    parser.add_argument('data', nargs='?', metavar='NAME', help='data set to summarise; without a name, all are listed')
+    parser.add_argument('--data-dir', type=Path, metavar='DIR', help='folder (or manifest file) of the data set')
     parser.add_argument(
-        '--data-kwargs', nargs='*', action=KeyValues, default={}, metavar='NAME=VALUE', help='options of its reader'
+        '--data-kwargs',
+        nargs='*',
+        action=KeyValues,
+        default={},
+        metavar='NAME=VALUE',
+        help="options of the data set's reader, such as train_share=0.7",
     )
-    parser.add_argument('--build', action='store_true', help='emoji: build it in --data-dir first (needs npm)')
+    parser.add_argument(
+        '--build',
+        action='store_true',
+        help="build the data set `emoji` in --data-dir first (needs npm and pip install 'sfsc-timm[emoji]')",
+    )
 
 
 def run(args: argparse.Namespace) -> None:
@@ -42,6 +51,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _list(terminal: Any) -> None:
+    """Prints each data set with the first line of its module's docstring."""
     from .. import data
 
     names = data.list_data()
@@ -52,6 +62,12 @@ def _list(terminal: Any) -> None:
 
 
 def _build(terminal: Any, args: argparse.Namespace) -> None:
+    """Builds `emoji` under a progress bar for each design.
+
+    Raises:
+        ValueError: The data set is not one that is built, or the folder is not named.
+        OSError: npm is missing or failed.
+    """
     from ..data import build_emoji
 
     if args.data != 'emoji':
