@@ -6,7 +6,7 @@ __getattr__ = moved(
     __name__,
     {
         'sfsc_timm.slim': (
-            *('NORMS', 'Cut', 'PrivateCut', 'SharedCut', 'SlimState', 'densify', 'prepared', 'slim', 'slim_state'),
+            *('NORMS', 'Cut', 'PrivateCut', 'SharedCut', 'SlimState', 'densify', 'slim', 'slim_state'),
             *('slim_states', 'sliced_leaves'),
         ),
         'sfsc_timm.models': ('CosineLinear', 'classify_fixed', 'create_neck', 'fold_neck'),

@@ -25,7 +25,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.machine import describe_machine, save_json
-from sfsc_timm.gradients import GradientProjection, SharedSlices, SliceLayout
+from sfsc_timm.gradients import GradientProjection
+from sfsc_timm.slim import SharedCut, SliceLayout
 from sfsc_timm.gradients import gramian as gramian_module
 
 WIDTHS = (0.25, 0.5, 0.75, 1.0)
@@ -39,11 +40,11 @@ def slice_layout(widths: tuple[float, ...]) -> SliceLayout:
         if parameter.ndim == 4:
             out, into = parameter.shape[:2]
             sizes = [(int(out * w), into if name == 'conv1.weight' else int(into * w)) for w in widths]
-            parameters.append(SharedSlices(tuple((*size, *parameter.shape[2:]) for size in sizes)))
+            parameters.append(SharedCut(tuple((*size, *parameter.shape[2:]) for size in sizes)))
         elif name == 'fc.weight':
-            parameters.append(SharedSlices(tuple((parameter.shape[0], int(parameter.shape[1] * w)) for w in widths)))
+            parameters.append(SharedCut(tuple((parameter.shape[0], int(parameter.shape[1] * w)) for w in widths)))
         elif name == 'fc.bias':
-            parameters.append(SharedSlices((tuple(parameter.shape),) * len(widths)))
+            parameters.append(SharedCut((tuple(parameter.shape),) * len(widths)))
     return SliceLayout(parameters)
 
 

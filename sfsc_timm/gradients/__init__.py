@@ -1,7 +1,7 @@
 """Aggregation of the gradients of nested sub-models by projection."""
 
+from .._moved import moved
 from .accumulator import GradientAccumulator
-from .layout import PrivateSegments, SharedSlices, SliceLayout
 from .pcgrad import PCGradWeighting, pcgrad_weights, sum_weights
 from .projection import SCOPES, GradientProjection, Projection
 from .weighting import Weighting, create_weighting
@@ -11,12 +11,15 @@ __all__ = [
     'GradientAccumulator',
     'GradientProjection',
     'PCGradWeighting',
-    'PrivateSegments',
     'Projection',
-    'SharedSlices',
-    'SliceLayout',
     'Weighting',
     'create_weighting',
     'pcgrad_weights',
     'sum_weights',
 ]
+
+__getattr__ = moved(
+    __name__,
+    {'sfsc_timm.slim': ('SliceLayout',)},
+    {'SharedSlices': 'sfsc_timm.slim.SharedCut(shapes)', 'PrivateSegments': 'sfsc_timm.slim.PrivateCut(shapes)'},
+)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .layout import SliceLayout
+from ..slim import SliceLayout
 
 
 class GradientAccumulator:
@@ -19,8 +19,9 @@ class GradientAccumulator:
         layout: The nested slices.
 
     Examples:
-        >>> from sfsc_timm.gradients import GradientProjection, SharedSlices, SliceLayout
-        >>> layout = SliceLayout([SharedSlices(((1, 2), (2, 4)))])
+        >>> from sfsc_timm.gradients import GradientProjection
+        >>> from sfsc_timm.slim import SharedCut, SliceLayout
+        >>> layout = SliceLayout([SharedCut(((1, 2), (2, 4)))])
         >>> accumulator = GradientAccumulator(layout)
         >>> accumulator.add(0, [torch.ones(1, 2)])
         >>> accumulator.add(1, [torch.ones(2, 4)])
@@ -51,7 +52,7 @@ class GradientAccumulator:
         kept = self.gradients[width]
         if len(gradients) != len(kept):
             raise ValueError(
-                f'Parameter `gradients` must hold {len(kept)} gradients (or None). Found {len(gradients)}.'
+                f'gradients must hold one gradient (or None) for each of {len(kept)} parameters, got {len(gradients)}.'
             )
         first: dict[int, Tensor] = {}
         sums, terms = [], []

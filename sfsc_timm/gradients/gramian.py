@@ -6,7 +6,7 @@ from itertools import combinations_with_replacement
 import torch
 from torch import Tensor
 
-from .layout import Rectangle
+from ..slim import Rectangle
 
 Gradients = Sequence[Sequence[Tensor | None]]
 

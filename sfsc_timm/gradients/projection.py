@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..slim import Rectangle, SharedCut, SliceLayout
 from .gramian import Gradients, GramianPlan
-from .layout import Rectangle, SharedSlices, SliceLayout
 from .weighting import Weighting, resolve_weighting
 
 SCOPES = ('global', 'shell', 'layer')
@@ -102,9 +102,9 @@ class GradientProjection:
         generator: torch.Generator | None = None,
     ) -> None:
         if scope not in SCOPES:
-            raise ValueError(f'Parameter `scope` must be one of {SCOPES}. Found {scope!r}.')
+            raise ValueError(f'scope must be one of {", ".join(SCOPES)}, got {scope!r}.')
         if generator is not None and generator.device.type != 'cpu':
-            raise ValueError(f'Parameter `generator` must be on the CPU. Found {generator.device}.')
+            raise ValueError(f'generator must be on the CPU, got {generator.device}; make it by torch.Generator().')
         self.layout = layout
         self.scope = scope
         self.generator = torch.Generator().manual_seed(0) if generator is None else generator
@@ -125,7 +125,7 @@ class GradientProjection:
             The result. Its gradients are the tensors given for the largest width, where there was one.
         """
         self._check(gradients)
-        shared = [isinstance(parameter, SharedSlices) for parameter in self.layout.parameters]
+        shared = [isinstance(cut, SharedCut) for cut in self.layout.parameters]
         return self._project(
             gradients, [own if keep else None for own, keep in zip(gradients[-1], shared, strict=True)]
         )
@@ -156,15 +156,15 @@ class GradientProjection:
         m, n = self.layout.num_widths, len(self.layout.parameters)
         if len(gradients) != m or any(len(width) != n for width in gradients):
             raise ValueError(
-                f'Parameter `gradients` must hold {n} gradients (or None) for each of {m} widths. Found '
+                f'gradients must hold {n} gradients (or None) for each of {m} widths, got '
                 f'{[len(width) for width in gradients]}.'
             )
         for k, width in enumerate(gradients):
             for j, (gradient, shape) in enumerate(zip(width, self._shapes[k], strict=True)):
                 if gradient is not None and gradient.shape != shape:
                     raise ValueError(
-                        f'Parameter `gradients[{k}][{j}]` must have the shape {shape} of its slice. Found '
-                        f'{tuple(gradient.shape)}.'
+                        f'gradients[{k}][{j}] must have the shape {shape} of its slice, got {tuple(gradient.shape)}; '
+                        'they are taken at slice size.'
                     )
 
     @torch.no_grad()
@@ -200,11 +200,11 @@ class GradientProjection:
         found = next((width[parameter] for width in gradients if width[parameter] is not None), None)
         if found is None:
             return given if given is None else given.zero_()
-        layout = self.layout.parameters[parameter]
-        if isinstance(layout, SharedSlices):
-            return found.new_empty(layout.boxes[-1]) if given is None else given
+        boxes = self.layout.boxes[parameter]
+        if isinstance(self.layout.parameters[parameter], SharedCut):
+            return found.new_empty(boxes[-1]) if given is None else given
         parts = [width[parameter] for width in gradients]
-        whole = torch.cat([found.new_zeros(n) if p is None else p for p, n in zip(parts, layout.sizes, strict=True)])
+        whole = torch.cat([found.new_zeros(n) if p is None else p for p, n in zip(parts, boxes, strict=True)])
         return whole if given is None else given.copy_(whole)
 
 

@@ -28,23 +28,23 @@ def create_weighting(name: str, generator: torch.Generator, **options: Any) -> W
     """
     if name in {'pcgrad', 'sum'}:
         if options:
-            raise ValueError(f'The weighting {name!r} has no options. Found {options}.')
+            raise ValueError(f'weighting {name!r} must be given no options, got {options}; leave them out.')
         return PCGradWeighting(generator) if name == 'pcgrad' else sum_weights
     try:
         from torchjd import aggregation
     except ImportError as error:
         raise ValueError(
-            f"The weighting must be 'pcgrad' or 'sum'. Found {name!r}. The names of TorchJD's weightings are allowed "
-            'after `pip install sfsc-timm[torchjd]`.'
+            f"weighting must be 'pcgrad' or 'sum', got {name!r}; for the names of TorchJD's weightings run pip install "
+            "'sfsc-timm[torchjd]'."
         ) from error
     suffix = 'Weighting'
     known = sorted(key.removesuffix(suffix) for key in dir(aggregation) if key.endswith(suffix) and key != suffix)
     if name not in known:
-        raise ValueError(f"The weighting must be 'pcgrad', 'sum' or one of TorchJD's {known}. Found {name!r}.")
+        raise ValueError(f"weighting must be 'pcgrad', 'sum' or one of TorchJD's {', '.join(known)}, got {name!r}.")
     try:
         weighting: Weighting = getattr(aggregation, name + suffix)(**options)
     except (ImportError, TypeError) as error:
-        raise ValueError(f"TorchJD's weighting {name!r} cannot be made with the options {options}: {error}") from error
+        raise ValueError(f"options must be those of TorchJD's weighting {name!r}, got {options}: {error}") from error
     return weighting
 
 
@@ -67,7 +67,7 @@ def resolve_weighting(weighting: str | Weighting, generator: torch.Generator) ->
     # Any other aggregator takes the matrix of the gradients. Given a Gramian it would answer, and nobody would notice.
     if not callable(inner) or any(base.__name__ == 'Aggregator' for base in type(inner).__mro__):
         raise ValueError(
-            'Parameter `weighting` must be a name, a function from a Gramian to weights, or a TorchJD aggregator that '
-            f'works on Gramians. Found {weighting!r}.'
+            'weighting must be a name, a function from a Gramian to weights, or a TorchJD aggregator that works on '
+            f'Gramians, got {weighting!r}.'
         )
     return inner

@@ -3,30 +3,35 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import torch
-
-if TYPE_CHECKING:
-    from ._slimmable import Slimmable
+from torch import nn
 
 _logger = logging.getLogger(__name__)
 
-_SURE = 3  # training forwards in a row; joint training switches before each
+_SURE = 3  # training forwards at one width in a row; joint training switches before each
 
 
-def warn_if_alone(model: Slimmable) -> None:
-    """Logs, once, what it does to the other widths that only the active one is trained."""
-    state = model._slim
-    if not torch.is_grad_enabled() or len(state.widths) == 1 or state.forwards_alone >= _SURE:
+def warn_if_alone(model: nn.Module, widths: Sequence[float], width: float) -> None:
+    """Logs, once for each stretch of training at one width, what it does to the other widths.
+
+    Args:
+        model: The slimmable model, which remembers how often it has been asked.
+        widths: All of its widths.
+        width: The active one.
+    """
+    if not torch.is_grad_enabled() or len(widths) == 1:
         return
-    state.forwards_alone += 1
-    if state.forwards_alone == _SURE:
-        others = ', '.join(f'{width:g}' for width in state.widths if width != model.width)
+    before, times = model.__dict__.get('_alone', (width, 0))
+    times = times + 1 if before == width else 1
+    model.__dict__['_alone'] = (width, min(times, _SURE + 1))
+    if times == _SURE:
+        others = ', '.join(f'{other:g}' for other in widths if other != width)
         _logger.warning(
             'Only width %g is being trained. The weights it shares change under the widths %s, weight decay shrinks '
             'what it does not use, and their normalisation stays behind: they will no longer be compatible with it. '
             "sfsc_timm.timm_train trains all widths in timm's train.py; model.extract() gives this width alone.",
-            model.width,
+            width,
             others,
         )

@@ -6,7 +6,6 @@ and slices of its forward, and the recomputation runs under them.
 
 from __future__ import annotations
 
-import copyreg
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from functools import cache
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from .._private import is_default_reduce
 from ..slim import slim_states
 
 __all__ = ['checkpointed']
@@ -44,7 +44,7 @@ def _checkpointed_class(base: type[nn.Module]) -> type[nn.Module]:
         """Copies and pickles are made without checkpointing: this class has no importable name."""
         reduced: Any = base.__reduce_ex__(self, protocol)
         new, args, *rest = reduced
-        if new is copyreg.__newobj__:  # type: ignore[attr-defined]  # pickle insists on this object's own class there
+        if is_default_reduce(new):
             new, args = _new, (base,)
         return (new, args, *rest)
 

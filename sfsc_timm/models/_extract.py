@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from copy import deepcopy
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import timm
 import torch
@@ -13,20 +13,20 @@ from torch import Tensor, nn
 from ..slim import densify
 from ._heads import fold_neck
 
-if TYPE_CHECKING:
-    from ._slimmable import Slimmable
-
 __all__ = ['extract', 'scriptable']
 
+# Attributes of a slimmable model that timm's does not have.
+_OWN = ('embed_dim', '_family_args', '_full_width', '_pooled_sizes', '_classifier', '_neck_norm', '_slim', '_alone')
 
-def extract(model: Slimmable, width: float | None = None, head: bool = False, plain: bool = False) -> nn.Module:
-    """Dense model of one width, independent of `model`, in evaluation mode.
+
+def extract(model: Any, width: float | None = None, head: bool = False, plain: bool = False) -> nn.Module:
+    """Dense model of one width, independent of `model`, in evaluation mode: the way to several widths in threads.
 
     It is an instance of timm's own class with the neck folded into a linear layer that takes the classifier's place, so
     its output is the embedding (B, embed_dim), or the logits (B, num_classes) with `head`.
 
     Args:
-        model: The slimmable model.
+        model: The slimmable model, a `Slimmable`.
         width: Which width (None: the active one).
         head: Give logits instead of embeddings: the neck is followed by the classifier.
         plain: Give a model that `timm.create_model` makes without this package: `model.pretrained_cfg` names the
@@ -60,7 +60,7 @@ def extract(model: Slimmable, width: float | None = None, head: bool = False, pl
     return _to_plain(dense, name, args, classes)
 
 
-def scriptable(model: Slimmable) -> nn.Module:
+def scriptable(model: Any) -> nn.Module:
     """Dense model of the active width that trains as it does: the neck is not folded."""
     dense: Any = densify(model)
     parts = OrderedDict((n, m) for n, m in (('neck', dense.neck), ('fc', dense.fc)) if not isinstance(m, nn.Identity))
@@ -74,14 +74,14 @@ def _join(parts: dict[str, nn.Module]) -> nn.Module:
     return nn.Sequential(OrderedDict(parts)) if parts else nn.Identity()
 
 
-def _become_dense(dense: Any, model: Slimmable, classifier: nn.Module) -> None:
+def _become_dense(dense: Any, model: Any, classifier: nn.Module) -> None:
     """Turns a densified copy into an object of timm's class, with `classifier` in the place timm gives it."""
     cls = type(model)
     pooled = model._pooled_sizes[model._slim.index]
-    dense.__class__ = cls.__mro__[cls.__mro__.index(_slimmable()) + 1]
+    dense.__class__ = cls.timm_class()
     for name in ('neck', 'fc'):
         dense._modules.pop(name)
-    for name in ('embed_dim', '_family_args', '_full_width', '_pooled_sizes', '_classifier', '_neck_norm', '_slim'):
+    for name in _OWN:
         dense.__dict__.pop(name, None)
     for entry in dense.feature_info:
         entry.pop('num_chs_by_width', None)
@@ -92,12 +92,6 @@ def _become_dense(dense: Any, model: Slimmable, classifier: nn.Module) -> None:
     cfg = deepcopy(getattr(model, 'pretrained_cfg', {}))
     cfg.update(num_classes=dense.num_classes, classifier=cls.classifier_name)
     dense.pretrained_cfg = dense.default_cfg = cfg
-
-
-def _slimmable() -> type:
-    from ._slimmable import Slimmable
-
-    return Slimmable
 
 
 def _to_plain(dense: Any, name: str, args: dict[str, Any], cls: Any) -> nn.Module:

@@ -10,6 +10,7 @@ from timm.models import build_model_with_cfg, generate_default_cfgs
 from torch import Tensor, nn
 
 from ..slim import PrivateCut, slim_state
+from ._features import WRAPPERS
 from ._shipped import with_shipped
 from ._slimmable import Slimmable
 
@@ -26,13 +27,12 @@ def create_slimmable(
     **kwargs: Any,
 ) -> nn.Module:
     """`build_model_with_cfg` for a slimmable family."""
+    features: Any = {**(feature_cfg or {}), **{key: kwargs.pop(key) for key in ('feature_cls',) if key in kwargs}}
+    kind = features.get('feature_cls', 'list')
+    if isinstance(kind, str):
+        features['feature_cls'] = WRAPPERS.get(kind.lower(), kind)
     model: nn.Module = build_model_with_cfg(
-        cls.build,
-        variant,
-        pretrained,
-        pretrained_filter_fn=checkpoint_filter_fn,
-        feature_cfg=dict(feature_cfg or {}),
-        **kwargs,
+        cls.build, variant, pretrained, pretrained_filter_fn=checkpoint_filter_fn, feature_cfg=features, **kwargs
     )
     return model
 

@@ -3,24 +3,24 @@
 # Annotations are not postponed here: FX writes those of `forward` into its code, and TorchScript wants types there.
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, ClassVar
 
 import torch
-from timm.layers import get_device_dtype
 from torch import Tensor, nn
 
-from ..slim import SlimState, prepared, slim, slim_state
+from ..slim import Guard, SlimState, frozen, guards, slim, slim_state
 from ._alone import warn_if_alone
 from ._checkpointing import checkpointed
-from ._heads import CosineLinear, create_neck
+from ._ends import Ends
+from ._extract import extract, scriptable
 from ._widths import DEFAULT_WIDTHS, _index, at_width, check_widths, set_width
 
 __all__ = ['Slimmable']
 
 
-class Slimmable(nn.Module):
+class Slimmable(Ends):
     """Mixin in front of a timm model class; see `SlimmableResNet` for a family.
 
     A family gives `dense`, which builds timm's own model at a width. Everything else is the same for all.
@@ -38,19 +38,11 @@ class Slimmable(nn.Module):
     packed: ClassVar[dict[str, int]] = {}  # see sfsc_timm.slim.slim
     neck_norm: ClassVar[bool] = True  # whether the neck has a BatchNorm1d by default
 
-    embed_dim: int
     feature_info: list[dict[str, Any]]
     pretrained_cfg: dict[str, Any]
-    num_classes: int
     num_features: int
-    head_hidden_size: int
-    neck: nn.Module
-    fc: nn.Module
     _family_args: dict[str, Any]
     _full_width: float
-    _pooled_sizes: tuple[int, ...]
-    _classifier: tuple[str, float]
-    _neck_norm: bool
 
     def __init__(self, *_args: Any, **_kwargs: Any) -> None:
         name = type(self).__name__
@@ -78,6 +70,11 @@ class Slimmable(nn.Module):
     def adapt_to_plain(state: dict[str, Tensor], wanted: dict[str, Tensor]) -> dict[str, Tensor]:  # noqa: ARG004
         """Adds to the sub-model's `state` what plain timm wants besides; sizes are padded later."""
         return state
+
+    @classmethod
+    def timm_class(cls) -> type[nn.Module]:
+        """The class of timm that this one stands in front of."""
+        return cls.__mro__[cls.__mro__.index(Ends) + 1]
 
     @classmethod
     def build(
@@ -125,10 +122,11 @@ class Slimmable(nn.Module):
         scales = [w * full_width for w in widths]
         model: Any = cls.dense(scales[-1], num_classes=0, device=device, dtype=dtype, **kwargs)
         twins: list[Any] = [cls.dense(s, num_classes=0, device='meta', dtype=dtype, **kwargs) for s in scales[:-1]]
+        model.__class__ = cls
         slim(model, twins, widths, cls.packed)
         if slim_state(model) is None:  # widths=(1.0,): nothing differs, but the root still answers for its widths
             model.__dict__['_slim'] = SlimState(widths, {}, ({},) * len(widths))
-        model.__class__ = cls
+        model._slim.guard = Guard()
         model._family_args = kwargs
         model._full_width = full_width
         model._pooled_sizes = tuple(m.head_hidden_size for m in (*twins, model))
@@ -139,16 +137,6 @@ class Slimmable(nn.Module):
         model._add_classifier(num_classes)
         model.set_width(widths[index])
         return model
-
-    @property
-    def widths(self) -> tuple[float, ...]:
-        """All widths, ascending."""
-        return self._slim.widths
-
-    @property
-    def width(self) -> float:
-        """The active width."""
-        return self._slim.widths[self._slim.index]
 
     def set_width(self, width: float) -> None:
         """Makes `width` the active one, for every later forward.
@@ -167,25 +155,37 @@ class Slimmable(nn.Module):
         return at_width(self, width)
 
     def refresh(self) -> None:
-        """Drops the evaluation copies of narrow weights.
+        """Drops the evaluation copies of narrow weights, see `sfsc_timm.slim.frozen`.
 
-        Only needed after writing weights in evaluation mode in a way that torch cannot see, such as a collective
-        operation on a parameter or a write through `.numpy()`.
+        Only needed after writing weights *in evaluation mode* in a way that torch does not count: through `.data` or
+        `.numpy()`, by a fused optimizer or a collective operation. `train()` and `eval()` do it, too.
         """
-        for module in self.modules():
-            if (state := slim_state(module)) is not None:
-                state.forget()
+        for guard in guards(self):
+            guard.drop()
+
+    def train(self, mode: bool = True) -> 'Slimmable':
+        """As in torch; also drops the evaluation copies."""
+        self.refresh()
+        return super().train(mode)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> 'Slimmable':
+        self.refresh()  # torch may swap tensors in place, which it does with those only that nobody else looks at
+        return super()._apply(fn, recurse)
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        self.refresh()
+        super()._load_from_state_dict(*args, **kwargs)
 
     def forward(self, x: Tensor) -> Tensor:
         """Images (B, C, H, W) to logits (B, num_classes), or the embedding (B, embed_dim) with num_classes=0."""
         if self.training and not torch.compiler.is_compiling():
-            warn_if_alone(self)
-        with prepared(self):
-            return super().forward(x)
+            warn_if_alone(self, self.widths, self.width)
+        with frozen(self):
+            return self.forward_head(self.forward_features(x))
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Images (B, C, H, W) to the feature map (B, num_features, H', W')."""
-        with prepared(self):
+        with frozen(self):
             return super().forward_features(x)  # type: ignore[misc]
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
@@ -195,11 +195,16 @@ class Slimmable(nn.Module):
             x: Output of `forward_features`.
             pre_logits: Return the embedding. It is not normalised.
         """
-        with prepared(self):
+        with frozen(self):
             x = super().forward_head(x, pre_logits=True)  # type: ignore[misc]
             if self._pooled:
                 x = self.neck(x)
             return x if pre_logits else self.fc(x)
+
+    def forward_intermediates(self, *args: Any, **kwargs: Any) -> Any:
+        """As timm's."""
+        with frozen(self):
+            return super().forward_intermediates(*args, **kwargs)  # type: ignore[misc]
 
     def embed(self, x: Tensor) -> Tensor:
         """Images (B, C, H, W) to the embedding (B, embed_dim) at the active width, whatever `num_classes` is.
@@ -262,83 +267,12 @@ class Slimmable(nn.Module):
 
     def extract(self, width: float | None = None, head: bool = False, plain: bool = False) -> nn.Module:
         """Independent dense model of one width, see `sfsc_timm.models.extract`."""
-        from ._extract import extract
-
         return extract(self, width, head=head, plain=plain)
 
     def __prepare_scriptable__(self) -> nn.Module:
         """`torch.jit.script` compiles the active width, as a dense model."""
-        from ._extract import scriptable
-
         return scriptable(self)
-
-    @property
-    def _slim(self) -> SlimState:
-        state: SlimState = self.__dict__['_slim']
-        return state
-
-    @property
-    def _pooled(self) -> bool:
-        """Whether the features reach the neck pooled; global_pool='' gives timm's unpooled map."""
-        pool: Any = getattr(self, 'global_pool', None)
-        if pool is None:
-            pool = self.head.global_pool  # type: ignore[union-attr]
-        return bool(pool.pool_type)
-
-    def _pool_factor(self) -> int:
-        pool: Any = getattr(self, 'global_pool', None)
-        return int(pool.feat_mult()) if pool is not None else 1
 
     def _record_feature_info(self, twins: Sequence[Any]) -> None:
         for i, entry in enumerate(self.feature_info):
             entry['num_chs_by_width'] = tuple(m.feature_info[i]['num_chs'] for m in (*twins, self))
-
-    def _add_neck(self, norm: bool) -> None:
-        """Neck for the pooled features of every width; ('neck', 'fc') end the parameters, as clipping expects."""
-        self._modules.pop('neck', None)
-        self._modules.pop('fc', None)
-        self._neck_norm = norm
-        if self.embed_dim:
-            dd = get_device_dtype(self)
-            self.neck = create_neck(self._pooled_sizes[-1], self.embed_dim, norm, **dd)
-            dd['device'] = 'meta'
-            twins = [create_neck(size, self.embed_dim, norm, **dd) for size in self._pooled_sizes[:-1]]
-            slim(self.neck, twins, self.widths)
-            self._activate(self.neck)
-        else:
-            self.neck = nn.Identity()
-        for attributes, size in zip(self._slim.attributes, self._pooled_sizes, strict=True):
-            attributes['head_hidden_size'] = self.embed_dim or size
-        self.head_hidden_size = self._slim.attributes[self._slim.index]['head_hidden_size']
-        self.neck.train(self.training)
-
-    def _resize_neck(self, factor: float) -> None:
-        """Follows a pooling with more or fewer outputs per channel (catavgmax)."""
-        if factor != 1:
-            self._pooled_sizes = tuple(int(size * factor) for size in self._pooled_sizes)
-            self._add_neck(self._neck_norm)
-        self.head_hidden_size = self._slim.attributes[self._slim.index]['head_hidden_size']
-
-    def _add_classifier(self, num_classes: int) -> None:
-        kind, scale = self._classifier
-        dd = get_device_dtype(self)
-
-        def create(in_features: int, **dd: Any) -> nn.Module:
-            if not num_classes:
-                return nn.Identity()
-            if kind == 'cosine':
-                return CosineLinear(in_features, num_classes, scale, **dd)
-            return nn.Linear(in_features, num_classes, **dd)
-
-        self.num_classes = num_classes
-        self.fc = create(self._slim.attributes[-1]['head_hidden_size'], **dd)
-        dd['device'] = 'meta'
-        slim(self.fc, [create(a['head_hidden_size'], **dd) for a in self._slim.attributes[:-1]], self.widths)
-        self._activate(self.fc)
-        self.fc.train(self.training)
-
-    def _activate(self, module: nn.Module) -> None:
-        """Brings a new part to the active width."""
-        for child in module.modules():
-            if (state := slim_state(child)) is not None:
-                state.switch(child, self._slim.index)

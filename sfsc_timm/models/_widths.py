@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from numbers import Real
 from typing import Any, TypeVar
 
 from timm.layers import make_divisible
-from timm.models._input import update_model_args
 from torch import nn
 from torch.fx import GraphModule
 
-from ..slim import slim_states
+from .._private import allow_graphs, update_model_args
+from ..slim import guards, slim_states
 
 __all__ = ['DEFAULT_WIDTHS', 'at_width', 'check_widths', 'get_width', 'get_widths', 'scale_channels', 'set_width']
 
@@ -75,6 +74,7 @@ def set_width(module: nn.Module, width: float) -> None:
     Raises:
         ValueError: If the width is unknown (the message lists the known ones), `module` holds no slimmable model, or it
             is an FX graph of another width.
+        RuntimeError: If another thread is running the model; see `sfsc_timm.slim.Guard`.
     """
     widths = get_widths(module)
     index = _index(widths, width)
@@ -83,13 +83,12 @@ def set_width(module: nn.Module, width: float) -> None:
             f'an FX graph keeps the width of its tracing, {get_width(module)}, got {width}: '
             'set the width of the model and trace it again'
         )
-    for child, state in slim_states(module):
-        state.switch(child, index)
-        if '_model_args' in child.__dict__:  # timm's save functions record how to rebuild the model
-            update_model_args(child, width=widths[index])
+    _switch(module, index)
     for child in module.modules():
+        if '_slim' in child.__dict__ and '_model_args' in child.__dict__:  # by which timm's save functions rebuild it
+            update_model_args(child, width=widths[index])
         _switch_feature_info(child, index)
-    _allow_graphs(2 * len(widths))
+    allow_graphs(2 * len(widths))
 
 
 def get_widths(module: nn.Module) -> tuple[float, ...]:
@@ -116,13 +115,32 @@ def at_width(module: nn.Module, width: float) -> Iterator[Any]:
 
     Raises:
         ValueError: As `set_width`.
+        RuntimeError: As `set_width`; and another thread must not switch during the block.
     """
     before = get_width(module)
-    set_width(module, width)
+    _switch(module, _index(get_widths(module), width), hold=True)
     try:
+        set_width(module, width)
         yield module
     finally:
+        for guard in guards(module):
+            guard.release()
         set_width(module, before)
+
+
+def _switch(module: nn.Module, index: int, hold: bool = False) -> None:
+    """Switches all parts at once, as seen by other threads; with `hold`, these have to leave the width alone."""
+    found = guards(module)
+    with ExitStack() as stack:
+        for guard in found:
+            stack.enter_context(guard.lock)
+        if any(state.index != index for _, state in slim_states(module)):
+            for guard in found:
+                guard.switch()
+            for child, state in slim_states(module):
+                state.switch(child, index)
+        for guard in found if hold else ():
+            guard.hold()
 
 
 def _only(found: set[_T], module: nn.Module) -> _T:
@@ -152,14 +170,3 @@ def _switch_feature_info(module: nn.Module, index: int) -> None:
     for entry in getattr(info, 'info', info) or ():
         if 'num_chs_by_width' in entry:
             entry['num_chs'] = entry['num_chs_by_width'][index]
-
-
-def _allow_graphs(graphs: int) -> None:
-    """torch.compile goes eager in silence past its recompile limit: leave room for each width, training or not.
-
-    Nothing is imported for it: where dynamo is not loaded, nothing has been compiled either.
-    """
-    dynamo = sys.modules.get('torch._dynamo')
-    if dynamo is not None:
-        config = dynamo.config
-        config.recompile_limit = max(config.recompile_limit, 8 + graphs)

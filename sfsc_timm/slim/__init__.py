@@ -1,18 +1,24 @@
 """The slimmable engine: a module reads its tensors at the active width. See README.md in this folder."""
 
-from .geometry import Cut, PrivateCut, SharedCut
-from .leaves import sliced_leaves
-from .readers import SlimState, densify, prepared, slim_state, slim_states
+from .frozen import Guard, frozen, guards
+from .geometry import Cut, PrivateCut, Rectangle, SharedCut, SliceLayout
+from .leaves import slice_layout, sliced_leaves
+from .readers import SlimState, densify, slim_state, slim_states
 from .twins import NORMS, slim
 
 __all__ = [
     'NORMS',
     'Cut',
+    'Guard',
     'PrivateCut',
+    'Rectangle',
     'SharedCut',
+    'SliceLayout',
     'SlimState',
     'densify',
-    'prepared',
+    'frozen',
+    'guards',
+    'slice_layout',
     'sliced_leaves',
     'slim',
     'slim_state',

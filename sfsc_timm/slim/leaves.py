@@ -7,16 +7,16 @@ the active width uses, and `torch.autograd.grad(loss, leaves)` gives gradients o
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
-from .geometry import PrivateCut
-from .readers import slim_state, slim_states
+from .geometry import Cut, PrivateCut, SharedCut, SliceLayout
+from .readers import SlimState, slim_state, slim_states
 
-__all__ = ['sliced_leaves']
+__all__ = ['slice_layout', 'sliced_leaves']
 
 
 @contextmanager
@@ -35,10 +35,7 @@ def sliced_leaves(module: nn.Module) -> Iterator[list[Tensor]]:
         for child in module.modules():
             state = slim_state(child)
             found: dict[str, Tensor] = {}
-            for name, parameter in child._parameters.items():
-                if parameter is None:
-                    continue
-                cut = state.cuts.get(name) if state is not None else None
+            for name, parameter, cut in _parameters(child, state):
                 if state is None or cut is None or cut.is_whole(state.index):
                     leaves.append(parameter)
                     continue
@@ -49,9 +46,36 @@ def sliced_leaves(module: nn.Module) -> Iterator[list[Tensor]]:
                 found[name] = leaf.detach().requires_grad_(parameter.requires_grad)
                 leaves.append(found[name])
             if state is not None:
-                state.forget()
                 state.leaves = found
         yield leaves
     finally:
         for _, state in slim_states(module):
             state.leaves = {}
+
+
+def slice_layout(module: nn.Module, extra: Sequence[Tensor] = ()) -> SliceLayout:
+    """Layout of all parameters of a slimmable model, in the order of `module.parameters()` and `sliced_leaves`.
+
+    Args:
+        module: The slimmable model.
+        extra: Parameters beside it that every width uses whole; they come last.
+
+    Raises:
+        ValueError: If `module` is not slimmable.
+    """
+    num_widths = next((len(state.widths) for _, state in slim_states(module)), 0)
+    if not num_widths:
+        raise ValueError(f'module must be a slimmable model, got a {type(module).__name__} that has no widths')
+    cuts = [
+        cut or SharedCut((tuple(parameter.shape),) * num_widths)
+        for child in module.modules()
+        for _, parameter, cut in _parameters(child, slim_state(child))
+    ]
+    return SliceLayout([*cuts, *(SharedCut((tuple(parameter.shape),) * num_widths) for parameter in extra)])
+
+
+def _parameters(module: nn.Module, state: SlimState | None) -> Iterator[tuple[str, nn.Parameter, Cut | None]]:
+    """A module's own parameters with their cuts; None where all widths use the whole."""
+    for name, parameter in module._parameters.items():
+        if parameter is not None:
+            yield name, parameter, state.cuts.get(name) if state is not None else None

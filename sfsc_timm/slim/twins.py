@@ -15,6 +15,7 @@ from typing import Any
 from timm.layers import RmsNorm, RmsNorm2d, SimpleNorm, SimpleNorm2d
 from torch import nn
 
+from .._private import BatchNormBase
 from .geometry import Cut, PrivateCut, SharedCut
 from .readers import Attributes, SlimState, attach
 
@@ -23,7 +24,7 @@ __all__ = ['NORMS', 'slim']
 # Modules whose tensors every width owns: statistics and scales of features differ between widths (slimmable networks,
 # Yu et al., ICLR 2019, section 3.3).
 NORMS: tuple[type[nn.Module], ...] = (
-    nn.modules.batchnorm._NormBase,
+    BatchNormBase,
     nn.LayerNorm,
     nn.GroupNorm,
     nn.RMSNorm,

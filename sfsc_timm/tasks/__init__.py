@@ -1,6 +1,6 @@
 """Recipes in timm's task interface."""
 
-from ._slices import slice_layout
+from ..slim import slice_layout
 from .sfsc import SFSCTask
 
 __all__ = ['SFSCTask', 'slice_layout']

@@ -1,9 +1,10 @@
 import pytest
 import torch
 
-from sfsc_timm.gradients import GradientAccumulator, GradientProjection, PrivateSegments, SharedSlices, SliceLayout
+from sfsc_timm.gradients import GradientAccumulator, GradientProjection
+from sfsc_timm.slim import PrivateCut, SharedCut, SliceLayout
 
-LAYOUT = SliceLayout([SharedSlices(((2, 3), (4, 6))), PrivateSegments((2, 4)), SharedSlices(((5,), (5,)))])
+LAYOUT = SliceLayout([SharedCut(((2, 3), (4, 6))), PrivateCut(((2,), (4,))), SharedCut(((5,), (5,)))])
 
 
 def random_gradients(seed, width):
@@ -58,7 +59,7 @@ def test_views_of_a_flat_buffer_are_not_copied():
 
 @pytest.mark.parametrize('kind', ['same tensor', 'expanded', 'view of a larger one'])
 def test_gradients_with_shared_memory_are_copied(kind):
-    layout = SliceLayout([SharedSlices(((4,), (4,))), SharedSlices(((4,), (4,)))])
+    layout = SliceLayout([SharedCut(((4,), (4,))), SharedCut(((4,), (4,)))])
     tensor = torch.arange(4.0)
     pair = {
         'same tensor': [tensor, tensor],

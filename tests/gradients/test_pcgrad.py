@@ -103,7 +103,7 @@ def test_weightings_by_name():
 def test_torchjd_weightings_by_name():
     aggregation = pytest.importorskip('torchjd.aggregation')
     assert isinstance(create_weighting('MGDA', torch.Generator()), aggregation.MGDAWeighting)
-    with pytest.raises(ValueError, match=r'MGDA.*Found .Nonsense.'):
+    with pytest.raises(ValueError, match=r'MGDA.*got .Nonsense.'):
         create_weighting('Nonsense', torch.Generator())
     assert create_weighting('MGDA', torch.Generator(), max_iters=7).max_iters == 7
     with pytest.raises(ValueError, match='n_byzantine'):

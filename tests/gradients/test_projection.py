@@ -4,19 +4,20 @@ import types
 import pytest
 import torch
 
-from sfsc_timm.gradients import GradientProjection, PrivateSegments, SharedSlices, SliceLayout
+from sfsc_timm.gradients import GradientProjection
+from sfsc_timm.slim import PrivateCut, SharedCut, SliceLayout
 
 # A convolution, a stem of which only the output is sliced, a bias, a classifier that all widths use whole, a packed
 # qkv of which only the second half has a slice, per-width normalisation and a scalar.
 LAYOUT = SliceLayout(
     [
-        SharedSlices(((2, 1, 3, 3), (4, 2, 3, 3), (6, 3, 3, 3), (8, 4, 3, 3))),
-        SharedSlices(((2, 3, 1), (4, 3, 1), (6, 3, 1), (8, 3, 1))),
-        SharedSlices(((2,), (4,), (6,), (8,))),
-        PrivateSegments((2, 4, 6, 8)),
-        SharedSlices(((5, 8),) * 4),
-        SharedSlices(((3, 2, 2), (3, 2, 2), (3, 4, 4), (3, 4, 4))),
-        SharedSlices(((), (), (), ())),
+        SharedCut(((2, 1, 3, 3), (4, 2, 3, 3), (6, 3, 3, 3), (8, 4, 3, 3))),
+        SharedCut(((2, 3, 1), (4, 3, 1), (6, 3, 1), (8, 3, 1))),
+        SharedCut(((2,), (4,), (6,), (8,))),
+        PrivateCut(((2,), (4,), (6,), (8,))),
+        SharedCut(((5, 8),) * 4),
+        SharedCut(((3, 2, 2), (3, 2, 2), (3, 4, 4), (3, 4, 4))),
+        SharedCut(((), (), (), ())),
     ]
 )
 SCOPES = ['global', 'shell', 'layer']
@@ -45,7 +46,7 @@ def clone(gradients):
 
 def reference(layout, gradients, scope, generator, pcgrad=True):
     """Naive PCGrad on zero-padded vectors, the elements of each decision picked by masks."""
-    m, shared = layout.num_widths, [j for j, p in enumerate(layout.parameters) if isinstance(p, SharedSlices)]
+    m, shared = layout.num_widths, [j for j, p in enumerate(layout.parameters) if isinstance(p, SharedCut)]
     rows, shell_of, parameter_of = [[] for _ in range(m)], [], []
     for j in shared:
         full = layout.full_shape(j)
@@ -129,7 +130,7 @@ def test_equals_torchjd_on_padded_matrices(scope):
     projection = GradientProjection(LAYOUT, scope=scope, generator=torch.Generator().manual_seed(7))
     result = projection.project(gradients)
     vectors, _ = reference(LAYOUT, gradients, scope, torch.Generator().manual_seed(7))
-    shared = [j for j, p in enumerate(LAYOUT.parameters) if isinstance(p, SharedSlices)]
+    shared = [j for j, p in enumerate(LAYOUT.parameters) if isinstance(p, SharedCut)]
     ours = torch.cat([result.gradients[j].flatten() for j in shared])
     used = torch.stack([row != 0 for row in vectors])
     with torch.random.fork_rng():
@@ -167,7 +168,7 @@ def test_weightings_with_options_plug_in_as_they_are():
         result = GradientProjection(LAYOUT, weighting=given, scope='global').project(gradients)
         torch.testing.assert_close(result.weights[0], weighting(result.gramians[0]))
     # Given a Gramian, this one would take it for the gradients and return something of the right shape.
-    with pytest.raises(ValueError, match=r'works on Gramians\. Found TrimmedMean'):
+    with pytest.raises(ValueError, match=r'works on Gramians, got TrimmedMean'):
         GradientProjection(LAYOUT, weighting=aggregation.TrimmedMean(1))
 
 
@@ -189,7 +190,7 @@ def test_without_conflicts_the_result_is_the_sum(scope):
 
 @pytest.mark.parametrize('scope', SCOPES)
 def test_two_widths_end_up_without_conflict(scope):
-    layout = SliceLayout([SharedSlices(((3, 3), (3, 3)))])
+    layout = SliceLayout([SharedCut(((3, 3), (3, 3)))])
     gradients = random_gradients(layout, seed=1)
     gradients[1][0] = gradients[1][0] - 2 * gradients[0][0]
     total = GradientProjection(layout, scope=scope).project(gradients).gradients[0]
@@ -293,7 +294,7 @@ def test_gradients_that_are_not_finite_show_in_the_result(weighting, scope, bad,
 
 
 def test_one_width():
-    layout = SliceLayout([SharedSlices(((3, 2),)), PrivateSegments((4,))])
+    layout = SliceLayout([SharedCut(((3, 2),)), PrivateCut(((4,),))])
     for scope in SCOPES:
         gradients = random_gradients(layout)
         result = GradientProjection(layout, scope=scope).project(gradients)
@@ -303,7 +304,7 @@ def test_one_width():
 
 @pytest.mark.parametrize('scope', SCOPES)
 def test_widths_that_coincide_have_empty_shells(scope):
-    layout = SliceLayout([SharedSlices(((2, 2), (2, 2), (4, 4))), SharedSlices(((3,), (3,), (6,)))])
+    layout = SliceLayout([SharedCut(((2, 2), (2, 2), (4, 4))), SharedCut(((3,), (3,), (6,)))])
     gradients = random_gradients(layout, seed=4)
     projection = GradientProjection(layout, scope=scope, generator=torch.Generator().manual_seed(4))
     result = projection.project(gradients)
@@ -313,7 +314,7 @@ def test_widths_that_coincide_have_empty_shells(scope):
 
 @pytest.mark.parametrize('scope', SCOPES)
 def test_opposed_widths_cancel_only_what_they_share(scope):
-    layout = SliceLayout([SharedSlices(((2,), (4,)))])
+    layout = SliceLayout([SharedCut(((2,), (4,)))])
     small, big = torch.tensor([1.0, -2.0]), torch.tensor([-1.0, 2.0, 3.0, 4.0])
     result = GradientProjection(layout, scope=scope).project([[small], [big]])
     if scope == 'shell':
@@ -343,7 +344,7 @@ def test_statistics_equal_those_of_the_vectors():
 
 
 def test_conflicts_are_counted_among_the_widths_of_a_shell():
-    layout = SliceLayout([SharedSlices(((1,), (2,), (3,)))])
+    layout = SliceLayout([SharedCut(((1,), (2,), (3,)))])
     gradients = [[torch.tensor([1.0])], [torch.tensor([-1.0, 1.0])], [torch.tensor([1.0, 1.0, 1.0])]]
     # Shell 0: pairs 01 and 12 conflict, 02 does not; shell 1: 12 does not; shell 2 has no pair.
     assert GradientProjection(layout, scope='shell').project(gradients).conflict_rate == pytest.approx(2 / 4)
@@ -373,7 +374,7 @@ def test_state_resumes_the_random_orders():
 
 @pytest.mark.parametrize('dtype', [torch.float16, torch.float32])
 def test_a_weight_that_the_type_cannot_hold_does_no_harm(dtype):
-    layout = SliceLayout([SharedSlices(((2,), (2,)))])
+    layout = SliceLayout([SharedCut(((2,), (2,)))])
     dust, big = (1e-6, 1e4) if dtype == torch.float16 else (1e-35, 1e35)
     gradients = [[torch.tensor([-dust, dust], dtype=dtype)], [torch.tensor([big, big / 2], dtype=dtype)]]
     result = GradientProjection(layout).project(gradients)
@@ -406,7 +407,7 @@ def test_wrong_input_is_refused():
         with pytest.raises(ValueError, match='weighting'):
             GradientProjection(LAYOUT, weighting=weighting)
     generator = types.SimpleNamespace(device=torch.device('cuda'))
-    with pytest.raises(ValueError, match=r'`generator` must be on the CPU\. Found cuda'):
+    with pytest.raises(ValueError, match=r'generator must be on the CPU, got cuda'):
         GradientProjection(LAYOUT, generator=generator)
     gradients = random_gradients()
     with pytest.raises(ValueError, match='for each of 4 widths'):

@@ -1,0 +1,83 @@
+"""Every use of a name of torch or timm that is not public, with the reason and what breaks without it.
+
+Tested with timm 1.0.31 and torch 2.9 to 2.14. Before a new release of either, run the tests against it; against timm's
+main branch by `pip install git+https://github.com/huggingface/pytorch-image-models` and SFSC_TIMM_SDIST=CHECKOUT
+SFSC_TIMM_CHECKOUT=CHECKOUT pytest, where CHECKOUT is a clone of it: its own test suite and train.py take part then.
+"""
+
+from __future__ import annotations
+
+import copyreg
+import sys
+from typing import Any
+
+import torch
+from timm.models._hub import load_model_config_from_path
+from timm.models._input import update_model_args
+from timm.models.efficientnet import _gen_efficientnet, _gen_efficientnet_lite
+from torch import Tensor, nn
+from torch.fx._symbolic_trace import is_fx_symbolic_tracing
+
+__all__ = [
+    'BatchNormBase',
+    'allow_graphs',
+    'gen_efficientnet',
+    'gen_efficientnet_lite',
+    'in_transform',
+    'is_default_reduce',
+    'load_model_config_from_path',
+    'update_model_args',
+    'version_of',
+]
+
+# timm records in `_model_args` how a model was created, and its save functions write it to config.json. A switch of
+# width has to be recorded there, or a saved model comes back at the width of its creation.
+update_model_args = update_model_args  # noqa: PLW0127
+
+# Reads config.json as timm does for 'local-dir:' and 'hf-hub:'. Without it we would copy its rules for pretrained_cfg.
+load_model_config_from_path = load_model_config_from_path  # noqa: PLW0127
+
+# The builders of timm's EfficientNets that take a channel multiplier; the registered models fix it by their name.
+gen_efficientnet: Any = _gen_efficientnet
+gen_efficientnet_lite: Any = _gen_efficientnet_lite
+
+# Common base of BatchNorm and InstanceNorm in all dimensions, SyncBatchNorm and timm's BatchNormAct2d: every width owns
+# its tensors. Without it, each class would have to be listed, and one that is forgotten would be shared in silence.
+BatchNormBase: type[nn.Module] = nn.modules.batchnorm._NormBase
+
+
+def version_of(tensor: Tensor) -> int:
+    """Autograd's count of the writes to a tensor; without it, an evaluation copy could be served stale."""
+    return int(tensor._version)
+
+
+def in_transform() -> bool:
+    """Whether tensors are stand-ins, of no use afterwards: those of torch.func, FakeTensorMode, jit.trace and FX.
+
+    An evaluation copy made of them would outlive the transform, and one put in place would be a constant to a tracer.
+    """
+    return (
+        torch._C._functorch.peek_interpreter_stack() is not None
+        or torch._C._len_torch_dispatch_stack() > 0
+        or torch._C._get_tracing_state() is not None
+        or is_fx_symbolic_tracing()
+    )
+
+
+def allow_graphs(graphs: int) -> None:
+    """torch.compile goes eager in silence past its recompile limit: leave room for each width, training or not.
+
+    Nothing is imported for it: where dynamo is not loaded, nothing has been compiled either.
+    """
+    dynamo = sys.modules.get('torch._dynamo')
+    if dynamo is not None:
+        config = dynamo.config
+        config.recompile_limit = max(config.recompile_limit, 8 + graphs)
+
+
+def is_default_reduce(function: Any) -> bool:
+    """Whether `__reduce_ex__` gave pickle's own constructor, which insists on the object's own class.
+
+    A block that recomputes its activations has a class made on the fly, so that this would fail.
+    """
+    return function is copyreg.__newobj__  # type: ignore[attr-defined]

@@ -1,0 +1,133 @@
+"""Channels in the order of their importance, so that the leading slices of a pretrained network hold what matters.
+
+The order of channels is arbitrary in a network that was trained as a whole, and narrow widths, which are its leading
+slices, get a random part of it. Once-for-all networks (Cai et al., ICLR 2020, https://arxiv.org/abs/1908.09791) sort
+channels by the norm of the weights that read them; here, what is read counts, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from copy import deepcopy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ._channels import ChannelGroup, trace_channels
+from ._factory import _stored
+from ._slimmable import Slimmable
+
+__all__ = ['sort_channels']
+
+_TOLERANCE = 1e-6  # of the output's largest value, in float64
+
+
+@torch.no_grad()
+def sort_channels(model: Slimmable, images: Tensor | Iterable[Tensor] | None = None) -> Tensor:
+    """Permutes the channels of a slimmable model in place, the most important ones first; width 1.0 stays what it is.
+
+    For a model that has just got the weights of a network trained as a whole, before it trains. There is one order for
+    each residual stream and one for each inner expansion. A channel counts by the mean |value| that it holds times the
+    L1 norm of the weights on it, as a share of its layer's, summed over the layers that read it.
+
+    At width 1.0 the function changes by rounding only, which is checked before anything is written. Without neck and
+    classifier the output is the pooled features: they come in the new order. The norms of every narrower width start
+    again as the leading slice of the full one's.
+
+    Args:
+        model: The slimmable model; its mode and width stay.
+        images: A few hundred images (B, C, H, W), normalised as the model wants them, or batches of them. None: by the
+            weights alone, where the scale and shift of norms stand for the values.
+
+    Returns:
+        Where the pooled features come from, (num_features,) at width 1.0: number i was number `order[i]` before.
+
+    Raises:
+        ValueError: There are no images.
+        RuntimeError: The output would change, as the network does something that `trace_channels` does not know.
+    """
+    batches = _batches(model, images)
+    dense: Any = model.extract(1.0, head=bool(model.num_classes) and not model.embed_dim).float()
+    groups = trace_channels(dense, batches, keep_output=bool(model.num_classes or model.embed_dim))
+    state = dense.state_dict()
+    orders = [_importance(g, state, images is not None).argsort(descending=True, stable=True) for g in groups]
+    final = f'{type(model).classifier_name}.weight' if model.num_classes or model.embed_dim else ''
+    read_last = [order for group, order in zip(groups, orders, strict=True) if final in group.readers]
+    features = read_last[0] if read_last else torch.arange(dense.num_features)
+    permuted = _permuted(state, groups, orders)
+    _check_same(dense, permuted, batches[0][:8], None if final else features)
+    _take_over(model, permuted, final, features)
+    return features
+
+
+def _batches(model: Slimmable, images: Tensor | Iterable[Tensor] | None) -> list[Tensor]:
+    """The images in batches; some noise where there are none, to see how the network is connected."""
+    if images is None:
+        size = getattr(model, 'pretrained_cfg', {}).get('input_size', (3, 224, 224))[1:]
+        images = torch.randn(1, model.in_chans, *size)
+    found = [images] if isinstance(images, Tensor) else list(images)
+    if not found or not all(map(len, found)):
+        raise ValueError('images must hold at least one image, got none; leave it out to sort by the weights alone')
+    device = next(model.parameters()).device
+    return [batch.to(device, torch.float32) for batch in found]
+
+
+def _importance(group: ChannelGroup, state: Mapping[str, Tensor], by_values: bool) -> Tensor:
+    """How much each channel of a group matters, shape (group.size,)."""
+    spread = _spread(group, state)
+    total = torch.zeros_like(spread)
+    for name, values in group.readers.items():
+        share = values if by_values else spread
+        if name:
+            share = share * state[name].double().abs().transpose(0, 1).flatten(1).sum(1)
+        total += share / share.sum().clamp_min(1e-30)
+    return total if group.readers else spread
+
+
+def _spread(group: ChannelGroup, state: Mapping[str, Tensor]) -> Tensor:
+    """How large values the weights give each channel: by the scales and shifts of norms, else by what writes them."""
+    places = sorted(group.places)
+    vectors = [state[name] for name, _ in places if state[name].ndim == 1 and 'running' not in name]
+    writers = [state[name].flatten(1).norm(dim=1) for name, dim in places if dim == 0 and state[name].ndim > 1]
+    squares = [t.double().square() for t in vectors or writers]
+    return torch.stack(squares).sum(0).sqrt()
+
+
+def _permuted(
+    state: Mapping[str, Tensor], groups: Iterable[ChannelGroup], orders: Iterable[Tensor]
+) -> dict[str, Tensor]:
+    permuted = dict(state)
+    for group, order in zip(groups, orders, strict=True):
+        for name, dim in group.places:
+            permuted[name] = permuted[name].index_select(dim, order)
+    return permuted
+
+
+def _check_same(dense: nn.Module, permuted: Mapping[str, Tensor], images: Tensor, order: Tensor | None) -> None:
+    """Compares the network before and after; `order` is that of the output's own channels."""
+    before = deepcopy(dense).cpu().double()
+    after = deepcopy(before)
+    after.load_state_dict({name: tensor.cpu() for name, tensor in permuted.items()})
+    inputs = images.cpu().double()
+    expected, found = before(inputs), after(inputs)
+    if order is not None:
+        expected = expected.index_select(1, order.cpu())
+    error = (found - expected).abs().max() / expected.abs().max().clamp_min(1e-30)
+    if not error <= _TOLERANCE:
+        raise RuntimeError(
+            f'the channels of {type(dense).__name__} cannot be sorted: its output would change by {error:.1e}, more '
+            f'than {_TOLERANCE}; trace_channels has to be told what the network does. The model is as it was'
+        )
+
+
+def _take_over(model: Slimmable, permuted: Mapping[str, Tensor], final: str, features: Tensor) -> None:
+    own = model.state_dict()
+    for name, tensor in permuted.items():
+        if name.startswith(f'{type(model).classifier_name}.'):
+            continue
+        own[name].copy_(_stored(model, name, tensor))
+    if final:
+        weight = own['neck.proj.weight' if model.embed_dim else 'fc.weight']
+        weight.copy_(weight.index_select(1, features))
+    model.refresh()

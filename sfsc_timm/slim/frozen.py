@@ -1,0 +1,210 @@
+"""Evaluation at the speed of a dense model: contiguous copies of the active width's slices, in place for a forward.
+
+A convolution copies a strided weight in every forward; at batch 1 that costs a quarter of the time. So the first
+evaluation forward of a model at a width makes contiguous copies of its slices, and every forward puts them where its
+modules look first, and takes them away again. Everywhere else readers give views.
+
+The copies hold while the width, each module's mode, and identity, version and address of all sources are what they
+were: in-place and foreach writes, `load_state_dict`, `.to()`, `.data = ` and replaced tensors are seen. What torch does
+not count (`.data.mul_()`, a fused optimizer's step, a collective operation, a write through `.numpy()`) is not seen
+*while the model stays in evaluation*; `train()`, `eval()`, a switch of width and `refresh()` drop the copies.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from operator import attrgetter, is_, itemgetter
+from threading import Lock, get_ident
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .._private import in_transform, version_of
+from .geometry import PrivateCut
+from .readers import slim_states
+
+__all__ = ['Guard', 'frozen', 'guards']
+
+_index_of = attrgetter('index')
+_leaves_of = attrgetter('leaves')
+_training_of = itemgetter('training')
+
+
+class Frozen:
+    """What the modules of a model read in an evaluation forward, and how to tell that it still holds.
+
+    All modules are asked at once, by C loops: between two convolutions nothing of it is in the processor's cache, and
+    at batch 1 asking each module would cost ten percent.
+
+    Args:
+        model: The root; its modules in training take no part.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._states = []
+        self._dicts: list[dict[str, Any]] = []
+        self._tensors: list[dict[str, Tensor | None]] = []
+        self._holders: list[dict[str, Any]] = []
+        self._names: list[str] = []
+        self._sources: list[Any] = []
+        self._counted: list[Tensor] = []
+        self._placed: list[Tensor] = []
+        for child, state in slim_states(model):
+            self._states.append(state)
+            self._dicts.append(child.__dict__)
+            self._tensors.append({})
+            if child.training or state.leaves:
+                continue
+            for name, cut in state.cuts.items():
+                holder = child._parameters if name in child._parameters else child._buffers
+                source = holder.get(name)
+                self._holders.append(holder)
+                self._names.append(name)
+                self._sources.append(source)
+                # A copy made under inference_mode could not be used later where autograd records.
+                with torch.inference_mode(False), torch.no_grad():
+                    tensor = state.view(child, name)
+                    if source is not None and not source.is_inference():
+                        self._placed.append(source)
+                        if not (isinstance(cut, PrivateCut) or cut.is_whole(state.index)):
+                            tensor = tensor.clone(memory_format=torch.preserve_format)  # type: ignore[union-attr]
+                            self._counted.append(source)
+                self._tensors[-1][name] = tensor
+        self._indices = list(map(_index_of, self._states))
+        self._training = list(map(_training_of, self._dicts))
+        self._versions = list(map(version_of, self._counted))
+        self._addresses = list(map(Tensor.data_ptr, self._placed))
+        self._storages = list(map(Tensor.untyped_storage, self._placed))  # alive, so that none takes another's address
+
+    def holds(self) -> bool:
+        """Whether nothing happened to any module or source."""
+        return (
+            list(map(_index_of, self._states)) == self._indices
+            and not any(map(_leaves_of, self._states))
+            and list(map(_training_of, self._dicts)) == self._training
+            and all(map(is_, map(dict.get, self._holders, self._names), self._sources))
+            and list(map(version_of, self._counted)) == self._versions
+            and list(map(Tensor.data_ptr, self._placed)) == self._addresses
+        )
+
+    def install(self) -> None:
+        """Puts the tensors where modules find them at the speed of any attribute, before the readers."""
+        for own, tensors in zip(self._dicts, self._tensors, strict=True):
+            own.update(tensors)
+
+    def remove(self) -> None:
+        """Takes them away again: whoever reads a tensor outside of a forward may write to it."""
+        for own, tensors in zip(self._dicts, self._tensors, strict=True):
+            for name in tensors:
+                own.pop(name, None)
+
+
+class Guard:
+    """Who runs a model, and the frozen tensors it runs on; one for each root.
+
+    A model has one active width, so threads may share it at one width only: a switch during another thread's forward
+    or `at_width` block raises. Several widths at a time need a model each: `model.extract(width)`.
+    """
+
+    def __init__(self) -> None:
+        self.lock = Lock()
+        self._inside: Counter[int] = Counter()  # thread: how many forwards, one in the other
+        self._holding: Counter[int] = Counter()  # thread: how many `at_width` blocks
+        self._frozen: Frozen | None = None
+        self._installed: Frozen | None = None
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Guard:
+        return Guard()
+
+    def __reduce__(self) -> Any:
+        return Guard, ()
+
+    def drop(self) -> None:
+        """Forgets the copies; the next evaluation forward makes them afresh."""
+        self._frozen = None
+
+    def switch(self) -> None:
+        """Makes ready for a switch of width; the caller has the lock.
+
+        Raises:
+            RuntimeError: If another thread is in a forward or an `at_width` block.
+        """
+        if (self._inside.keys() | self._holding.keys()) - {get_ident()}:
+            raise RuntimeError(
+                'the width must stay as it is while another thread runs the model, got a switch; '
+                'give each thread a model of its own: model.extract(width), or a deep copy'
+            )
+        self._frozen = None
+
+    def hold(self) -> None:
+        """Keeps other threads from a switch until `release`; the caller has the lock."""
+        self._holding[get_ident()] += 1
+
+    def release(self) -> None:
+        """Ends what `hold` began."""
+        with self.lock:
+            _release(self._holding)
+
+    @contextmanager
+    def running(self, model: nn.Module) -> Iterator[None]:
+        """For the length of a forward of `model`, the root."""
+        with self.lock:
+            self._enter(model)
+        try:
+            yield
+        finally:
+            with self.lock:
+                _release(self._inside)
+                if not self._inside and self._installed is not None:
+                    self._installed.remove()
+                    self._installed = None
+
+    def _enter(self, model: nn.Module) -> None:
+        me = get_ident()
+        alone = not self._inside
+        if me in self._inside:
+            pass  # forward_features within forward, which has everything in place
+        elif torch.is_grad_enabled() or in_transform():
+            if self._installed is not None:
+                raise RuntimeError(
+                    'gradients must not be recorded while another thread evaluates the same model; evaluate under '
+                    'torch.inference_mode() in every thread, or give each thread a copy of the model'
+                )
+        elif alone or self._installed is not None:  # else others run on views, and go on doing so
+            if self._frozen is None or not self._frozen.holds():
+                self._frozen = Frozen(model)
+            if self._frozen is not self._installed:
+                if self._installed is not None:
+                    self._installed.remove()
+                self._frozen.install()
+                self._installed = self._frozen
+        self._inside[me] += 1
+
+
+def _release(count: Counter[int]) -> None:
+    me = get_ident()
+    count[me] -= 1
+    if not count[me]:
+        del count[me]
+
+
+@contextmanager
+def frozen(model: nn.Module) -> Iterator[None]:
+    """Has all evaluation copies of a root in place for one forward of it.
+
+    For that long, its modules give the copies to whoever asks: a hook must not write to what it reads there. Where
+    gradients are recorded or tensors are stand-ins (torch.func, tracing, export), its modules run on views.
+    """
+    if torch.compiler.is_compiling():  # the slices are part of the graph: nothing to keep, nothing to go stale
+        yield
+        return
+    with model.__dict__['_slim'].guard.running(model):
+        yield
+
+
+def guards(module: nn.Module) -> list[Guard]:
+    """Those of all roots in `module`, wrapped or not."""
+    return [state.guard for _, state in slim_states(module) if state.guard is not None]
