@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import os
 import re
@@ -11,7 +12,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-__all__ = ['replacing', 'sweep_leftovers', 'write_csv', 'write_json']
+__all__ = ['replacing', 'sweep_leftovers', 'write_csv', 'write_failure', 'write_json']
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+# What torch and NumPy say of a write that stops half-way.
+_TORN = re.compile(r'inline_container.*(unexpected pos|Writer)|\d+ requested and \d+ written', re.DOTALL)
 
 
 @contextmanager
@@ -20,6 +25,9 @@ def replacing(path: Path) -> Iterator[Path]:
 
     If the block fails, what lay at `path` stays, and nothing is left of the other. What is at `path` after the block
     outlasts a power cut. What a process that was killed in its block has left there is removed.
+
+    Raises:
+        OSError: The disk is full; the message names `path`.
     """
     sweep_leftovers(path.parent, path.name)
     temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
@@ -29,6 +37,10 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
         if os.name == 'posix':  # elsewhere a folder cannot be opened
             _to_disk(path.parent)
+    except Exception as error:
+        if reason := write_failure(error):
+            raise OSError(f'{str(path)!r} could not be written: {reason}') from error
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -65,6 +77,24 @@ def _to_disk(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def write_failure(error: BaseException) -> str | None:
+    """Says what to do where a disk, or one's share of it, is full; None for any other error.
+
+    Torch and safetensors tell it by exceptions of their own.
+    """
+    causes: list[BaseException] = []
+    cause: BaseException | None = error
+    while cause is not None and cause not in causes:
+        causes.append(cause)
+        cause = cause.__cause__ or cause.__context__
+    texts = [str(cause) for cause in causes]
+    numbered = any(isinstance(cause, OSError) and cause.errno in _FULL for cause in causes)
+    told = any(f'(os error {number})' in text for text in texts for number in _FULL)
+    if not (numbered or told or any(map(_TORN.search, texts))):
+        return None
+    return f'the disk is full ({" ".join(texts[0].split())[:200]}); free some space, or choose another folder'
 
 
 def write_json(path: Path, values: Mapping[str, Any], *, indent: int = 1, sort_keys: bool = False) -> None:

@@ -7,6 +7,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
+from .._files import write_failure
 from .._version import __version__
 from ._terminal import fail
 
@@ -58,8 +59,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         args.run(args)
     except KeyboardInterrupt as stop:
         return fail(str(stop) or 'stopped', status=130)
-    except (ValueError, OSError, FloatingPointError, ImportError) as error:
-        return fail(str(error))
+    except Exception as error:
+        if reason := write_failure(error):
+            return fail(str(error) if 'could not be written' in str(error) else reason)
+        if isinstance(error, ValueError | OSError | FloatingPointError | ImportError):
+            return fail(str(error))
+        raise  # a fault of ours
     return 0
 
 
