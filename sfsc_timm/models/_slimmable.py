@@ -126,6 +126,8 @@ class Slimmable(Ends):
         slim(model, twins, widths, cls.packed)
         if slim_state(model) is None:  # widths=(1.0,): nothing differs, but the root still answers for its widths
             model.__dict__['_slim'] = SlimState(widths, {}, ({},) * len(widths))
+        for attributes in model._slim.attributes:
+            attributes.pop('embed_dim', None)  # a transformer's width has the name that the common embedding's size has
         model._slim.guard = Guard()
         model._family_args = kwargs
         model._full_width = full_width
