@@ -1,15 +1,18 @@
-"""Logits and embedding of one forward, in training or in its midst."""
+"""One forward: logits and embedding, in training or in its midst, and the loss of a width."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 from timm.utils import unwrap_model
 from torch import Tensor, nn
 
-__all__ = ['embedding_of', 'evaluating', 'run_with_embedding']
+from ..losses import Objective, Reference, SubModelOutput
+from ..slim import sliced_leaves
+
+__all__ = ['embedding_of', 'evaluating', 'run_width', 'run_with_embedding']
 
 
 def run_with_embedding(module: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -48,3 +51,42 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module, mode in modes:
             module.training = mode
+
+
+def run_width(
+    module: nn.Module,
+    objective: Objective,
+    index: int,
+    batch: tuple[Tensor, Tensor],
+    reference: Reference | None,
+    kl_scale: float,
+    take: Callable[[Tensor, list[Tensor]], None] | None,
+) -> tuple[SubModelOutput, Tensor, Tensor]:
+    """Runs a slimmable model at its active width, and has its loss differentiated.
+
+    Args:
+        module: The model, compiled or wrapped for several processes or not.
+        objective: What the width is trained for.
+        index: Number of the width, ascending.
+        batch: Images (B, C, H, W), and class indices (B,) or class probabilities (B, classes).
+        reference: The full-width model, if the objective uses it and this is not that model itself.
+        kl_scale: Annealing factor of the loss's regulariser.
+        take: Is given the loss () with its graph, and one tensor per parameter at slice size; None for no gradients.
+
+    Returns:
+        Output, loss () and mean uncertainty (), all detached.
+    """
+    images, target = batch
+    slices: AbstractContextManager[list[Tensor]] = nullcontext([])
+    if take is not None:
+        slices = sliced_leaves(unwrap_model(module))
+    with slices as leaves:
+        if objective.uses_embedding:
+            output = SubModelOutput(*run_with_embedding(module, images))
+        else:
+            logits = module(images)
+            output = SubModelOutput(logits, logits)  # the second is not looked at
+        loss, uncertainty = objective(index, output, target, reference, kl_scale)
+        if take is not None:
+            take(loss, leaves)
+    return SubModelOutput(*(part.detach() for part in output)), loss.detach(), uncertainty.mean()

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import weakref
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ._replica import PendingMean, Replica
-
-if TYPE_CHECKING:
-    from .sfsc import SFSCTask
 
 __all__ = ['HandOver', 'MicroStep', 'StepResult', 'WidthStep']
 
@@ -114,21 +112,32 @@ class MicroStep:
 
 
 class HandOver(torch.autograd.Function):
-    """The loss as a number whose backward hands over to the task."""
+    """The loss as a number whose backward calls a function in place of autograd's own."""
 
     @staticmethod
-    def forward(ctx: Any, anchor: Tensor, total: Tensor, task: SFSCTask, step: MicroStep) -> Tensor:
-        """Returns `total`, tied to `anchor` so that autograd sees a graph."""
-        ctx.task, ctx.step = task, step
+    def forward(ctx: Any, anchor: Tensor, total: Tensor, take: Callable[[Tensor], None]) -> Tensor:
+        """Returns `total`, tied to `anchor` so that autograd sees a graph.
+
+        Args:
+            ctx: Autograd's.
+            anchor: Any tensor () that requires a gradient.
+            total: The loss ().
+            take: Called once in backward with the factor of the loss (); writes `.grad`.
+        """
+        ctx.take = take
         return total.clone()
 
     @staticmethod
-    def backward(ctx: Any, factor: Tensor) -> tuple[Tensor | None, None, None, None]:
-        """Lets the task write `.grad`."""
+    def backward(ctx: Any, factor: Tensor) -> tuple[Tensor | None, None, None]:
+        """Has `.grad` written.
+
+        Raises:
+            RuntimeError: If a graph of the backward is asked for.
+        """
         if torch.is_grad_enabled():
             raise RuntimeError(
-                'create_graph=True is not supported: the projected gradient has no graph of its own, so optimizers of '
-                'second order (adahessian) cannot be used'
+                'create_graph must be False, got True: the projected gradient has no graph of its own; use an '
+                'optimizer of first order (not adahessian)'
             )
-        ctx.task.aggregate(ctx.step, factor)
-        return torch.zeros_like(factor), None, None, None
+        ctx.take(factor)
+        return torch.zeros_like(factor), None, None

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import logging
-from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
 import torch
-from timm.layers import SplitBatchNorm2d
 from timm.task import TrainingTask
 from timm.utils import unwrap_model
 from torch import Tensor, nn
 
 from ..gradients import GradientProjection, Projection
-from ..losses import Objective, Reference, SubModelLoss, SubModelOutput, create_loss, kl_annealing, list_losses
+from ..losses import Objective, SubModelLoss, kl_annealing
 from ..models import at_width, get_width, get_widths, set_width
-from ..models._heads import classify_fixed
-from ..slim import sliced_leaves
-from ._outputs import embedding_of, evaluating, run_with_embedding
+from ..slim import slice_layout
+from ._checks import check_model, create_objective
+from ._outputs import run_width
+from ._references import divide, look_ahead, reference_of
 from ._replica import Replica
-from ._slices import slice_layout
 from ._steps import HandOver, MicroStep, StepResult
 from ._sums import GradientSums
 
@@ -94,12 +92,12 @@ class SFSCTask(TrainingTask):
         verbose: bool = True,
     ) -> None:
         super().__init__(device=device, dtype=dtype, verbose=verbose)
-        _check_model(model)
+        check_model(model)
         if kl_annealing_steps < 0:
-            raise ValueError(f'kl_annealing_steps must be >= 0, got {kl_annealing_steps}')
+            raise ValueError(f'kl_annealing_steps must be >= 0, got {kl_annealing_steps}; 0 is for no annealing')
         self.widths = get_widths(model)
         self.trainable_module = model
-        self.objective = _create_objective(criterion, criterion_kwargs).to(device=self.device)
+        self.objective = create_objective(criterion, criterion_kwargs).to(device=self.device)
         self.own_batches = own_batches
         self.reference = None if reference is None else reference.to(self.device).eval().requires_grad_(False)
         self.extra_parameters = list(self.objective.parameters())
@@ -152,7 +150,7 @@ class SFSCTask(TrainingTask):
         result['loss'] = result['losses'].sum()
         if step is not None:
             anchor = torch.zeros((), device=result['loss'].device, requires_grad=True)
-            result['loss'] = HandOver.apply(anchor, result['loss'], self, step)
+            result['loss'] = HandOver.apply(anchor, result['loss'], partial(self.aggregate, step))
         return result
 
     def aggregate(self, step: MicroStep, factor: Tensor) -> None:
@@ -178,9 +176,14 @@ class SFSCTask(TrainingTask):
             RuntimeError: If the task already is distributed.
         """
         if self._replica is not None:
-            raise RuntimeError('compile must come before prepare_distributed')
+            raise RuntimeError(
+                'compile must be called before prepare_distributed, got a distributed task; call it first'
+            )
         if self.objective.uses_embedding:
-            raise RuntimeError('compile does not go with a loss on embeddings: a compiled model gives logits only')
+            raise RuntimeError(
+                'compile must be left out with a loss on embeddings: a compiled model gives logits only; leave out the '
+                'triplet loss and what else compares embeddings, or compile'
+            )
         compiled: Any = torch.compile(self.trainable_module, backend=backend, mode=mode, **compile_kwargs)
         self.trainable_module = self.eval_model = compiled
         return self.trainable_module
@@ -198,7 +201,7 @@ class SFSCTask(TrainingTask):
         buffers = ddp_kwargs.pop('broadcast_buffers', True)
         group = ddp_kwargs.pop('process_group', None)
         if ddp_kwargs:
-            raise ValueError(f'ddp_kwargs may hold broadcast_buffers and process_group, got {sorted(ddp_kwargs)}')
+            raise ValueError(f'ddp_kwargs must hold broadcast_buffers and process_group only, got {sorted(ddp_kwargs)}')
         replica = Replica(self.trainable_module, buffers, group)
         replica.broadcast(self.extra_parameters)
         replica.broadcast_state(self.projection.generator.get_state, self.projection.generator.set_state)
@@ -269,104 +272,29 @@ class SFSCTask(TrainingTask):
         """Loss and mean uncertainty of every width, ascending; the output of the active one goes to `result`."""
         model = unwrap_model(self.trainable_module)
         active = get_width(model)
-        parts = self._divide(images, target)
+        widths = len(self.widths)
+        parts = divide(images, target, widths) if self.own_batches else [(images, target)] * widths
         found: list[tuple[Tensor, Tensor]] = []
-        references = self._look_ahead(parts)
+        references = look_ahead(model, self.objective, self.reference, [part[0] for part in parts], self.own_batches)
+        steps = self.kl_annealing_steps
+        scale = kl_annealing(self._sums.updates, steps) if steps else 1.0
         # If the widths share their images, the full width's own forward is the reference, and has to come first.
         first = self.objective.uses_reference and self.reference is None and not self.own_batches
-        order = range(len(self.widths))
+        order = range(widths)
         with at_width(model, active):  # to come back to it
             for index in reversed(order) if first else order:
                 set_width(model, self.widths[index])
-                output, loss, uncertainty = self._run(index, *parts[index], references[index], step)
+                take = None if step is None else partial(self._take, step, index)
+                output, loss, uncertainty = run_width(
+                    self.trainable_module, self.objective, index, parts[index], references[index], scale, take
+                )
                 if first and index == order[-1]:
-                    classifier: Any = model.get_classifier()
-                    references = [Reference(output.embedding, partial(classify_fixed, classifier))] * len(order)
+                    references = [reference_of(model, output.embedding)] * widths
                 if self.widths[index] == active:
                     result['output'] = output.logits
                 found.append((loss, uncertainty))
         return found[::-1] if first else found
 
-    def _divide(self, images: Tensor, target: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """The images and targets of every width, ascending."""
-        widths = len(self.widths)
-        if not self.own_batches:
-            return [(images, target)] * widths
-        if len(images) % widths:
-            raise ValueError(
-                f'input must hold a batch for each of {widths} widths with own_batches, all of the same size, got '
-                f'{len(images)} images'
-            )
-        return list(zip(images.chunk(widths), target.chunk(widths), strict=True))
-
-    def _look_ahead(self, parts: list[tuple[Tensor, Tensor]]) -> list[Reference | None]:
-        """What a full-width model that does not learn from them makes of every width's images, None where none does."""
-        if not self.own_batches:  # all are the same
-            return [None if self.reference is None else _refer(self.reference, parts[0][0])] * len(parts)
-        if self.reference is not None:
-            return [_refer(self.reference, images) for images, _ in parts]
-        if not self.objective.uses_reference:
-            return [None] * len(parts)
-        model = unwrap_model(self.trainable_module)
-        with at_width(model, self.widths[-1]), evaluating(model):
-            return [*(_refer(model, images) for images, _ in parts[:-1]), None]
-
-    def _run(
-        self, index: int, images: Tensor, target: Tensor, reference: Reference | None, step: MicroStep | None
-    ) -> tuple[SubModelOutput, Tensor, Tensor]:
-        """Output, loss and mean uncertainty at the width of now, detached; the gradients go to `step`."""
-        slices: AbstractContextManager[list[Tensor]] = nullcontext([])
-        if step is not None:
-            slices = sliced_leaves(unwrap_model(self.trainable_module))
-        steps = self.kl_annealing_steps
-        scale = kl_annealing(self._sums.updates, steps) if steps else 1.0
-        with slices as leaves:
-            if self.objective.uses_embedding:
-                output = SubModelOutput(*run_with_embedding(self.trainable_module, images))
-            else:
-                logits = self.trainable_module(images)
-                output = SubModelOutput(logits, logits)  # the second is not looked at
-            loss, uncertainty = self.objective(index, output, target, reference, scale)
-            if step is not None:
-                step.add(index, loss, [*leaves, *self.extra_parameters], averages=not self._sums.is_local)
-        return SubModelOutput(*(part.detach() for part in output)), loss.detach(), uncertainty.mean()
-
-
-@torch.no_grad()
-def _refer(model: Any, images: Tensor) -> Reference:
-    return Reference(embedding_of(model, images), partial(classify_fixed, model.get_classifier()))
-
-
-def _check_model(model: nn.Module) -> None:
-    """Raises a ValueError unless `model` is slimmable, with a classifier and something to train."""
-    get_widths(model)
-    for name, module in model.named_modules():
-        if isinstance(module, (nn.SyncBatchNorm, SplitBatchNorm2d)):
-            raise ValueError(
-                f'model must have its own normalisation for each width, got a {type(module).__name__} at {name!r}: '
-                'convert_sync_batchnorm (--sync-bn) and convert_splitbn_model (--split-bn) know one width only'
-            )
-    if not getattr(model, 'num_classes', 1):
-        raise ValueError(
-            'model must have a classifier to be trained with, got num_classes=0; call model.reset_classifier(classes)'
-        )
-    if not any(parameter.requires_grad for parameter in model.parameters()):
-        raise ValueError('model must have a parameter to train, but none of them requires a gradient')
-
-
-def _create_objective(criterion: Any, options: dict[str, Any] | None) -> Objective:
-    if isinstance(criterion, str):
-        criterion, options = create_loss(criterion, **(options or {})), None
-    if isinstance(criterion, Objective | SubModelLoss) and options:
-        raise ValueError(f'criterion_kwargs are for a criterion given by name, got {options} beside {criterion}')
-    return criterion if isinstance(criterion, Objective) else Objective(_check_criterion(criterion))
-
-
-def _check_criterion(criterion: Any) -> SubModelLoss:
-    if not isinstance(criterion, SubModelLoss):
-        raise ValueError(
-            f'criterion must be one of {list_losses()} or a sfsc_timm.losses.SubModelLoss, got {criterion!r}'
-        )
-    if criterion.reduction == 'none':
-        raise ValueError("criterion must reduce the loss by 'mean' or 'sum', got reduction='none'")
-    return criterion
+    def _take(self, step: MicroStep, index: int, loss: Tensor, leaves: list[Tensor]) -> None:
+        """Hands a width's loss over to a step, with what it is to be differentiated by."""
+        step.add(index, loss, [*leaves, *self.extra_parameters], averages=not self._sums.is_local)

@@ -1,0 +1,68 @@
+"""What a task takes: a model that can be trained at every width, and an objective."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from timm.layers import SplitBatchNorm2d
+from torch import nn
+
+from ..losses import Objective, SubModelLoss, create_loss, list_losses
+from ..models import get_widths
+
+__all__ = ['check_model', 'create_objective']
+
+
+def check_model(model: nn.Module) -> None:
+    """Checks that a model is slimmable, with a classifier and something to train.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    get_widths(model)
+    for name, module in model.named_modules():
+        if isinstance(module, (nn.SyncBatchNorm, SplitBatchNorm2d)):
+            raise ValueError(
+                f'model must have its own normalisation for each width, got a {type(module).__name__} at {name!r}: '
+                'convert_sync_batchnorm (--sync-bn) and convert_splitbn_model (--split-bn) know one width only; leave '
+                'them out'
+            )
+    if not getattr(model, 'num_classes', 1):
+        raise ValueError(
+            'model must have a classifier to be trained with, got num_classes=0; call model.reset_classifier(classes)'
+        )
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise ValueError(
+            'model must have a parameter that requires a gradient, got none; call model.requires_grad_() first'
+        )
+
+
+def create_objective(criterion: Any, options: dict[str, Any] | None) -> Objective:
+    """Makes the objective of a criterion.
+
+    Args:
+        criterion: An objective, a loss on logits, or the name of one.
+        options: Of the loss, if it is given by name.
+
+    Raises:
+        ValueError: If it is none of them, or the options are unknown or beside an object.
+    """
+    if isinstance(criterion, str):
+        criterion, options = create_loss(criterion, **(options or {})), None
+    if isinstance(criterion, Objective | SubModelLoss) and options:
+        raise ValueError(
+            f'criterion_kwargs must be left out where criterion is an object, got {options} beside {criterion}; give '
+            'them to the object'
+        )
+    return criterion if isinstance(criterion, Objective) else Objective(_check_criterion(criterion))
+
+
+def _check_criterion(criterion: Any) -> SubModelLoss:
+    if not isinstance(criterion, SubModelLoss):
+        raise ValueError(
+            f'criterion must be one of {", ".join(list_losses())}, or a sfsc_timm.losses.SubModelLoss or Objective, '
+            f'got {criterion!r}'
+        )
+    if criterion.reduction == 'none':
+        raise ValueError("criterion must reduce the loss by 'mean' or 'sum', got reduction='none'")
+    return criterion
