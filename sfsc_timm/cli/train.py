@@ -136,13 +136,9 @@ def _train(config: TrainConfig, folder: Path, *, resume: bool) -> None:
     if is_first:
         terminal.print(
             f'{folder}: checkpoints, summary.csv, matrix.json and pictures\n'
-            f'next: sfsc-timm eval --checkpoint {_checkpoint(training)} --data {config.data} ...',
+            f'next: sfsc-timm eval --checkpoint {training.smallest_checkpoint} --data {config.data} ...',
             soft_wrap=True,
         )
-
-
-def _checkpoint(training: TrainingRun) -> Path:
-    return training.folder / ('w0.25/last.pth.tar' if training.recipe.separate else 'last.pth.tar')
 
 
 class _Terminal(Report):

@@ -4,6 +4,7 @@ from .._moved import moved
 from .contact_sheet import Match, plot_contact_sheet
 from .cost import Cost, bytes_per_item, latency, model_cost
 from .embed import SlimmableModel, embed
+from .evaluate import Embedder, evaluate
 from .ground_truth import GroundTruth
 from .matrix import CompatibilityMatrix, compatibility_matrix, paper_name
 from .metrics import QueryStatistics, RetrievalMetrics, query_statistics, retrieval_metrics
@@ -16,6 +17,7 @@ __all__ = [
     'CompatibilityMatrix',
     'Cost',
     'Distance',
+    'Embedder',
     'GroundTruth',
     'KReciprocal',
     'Match',
@@ -25,6 +27,7 @@ __all__ = [
     'bytes_per_item',
     'compatibility_matrix',
     'embed',
+    'evaluate',
     'latency',
     'markdown_table',
     'model_cost',

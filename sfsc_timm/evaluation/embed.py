@@ -7,11 +7,11 @@ from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 class SlimmableModel(Protocol):
-    """What :func:`embed` needs of a model: any `sfsc_*` model has it."""
+    """What :func:`embed` and :func:`evaluate` need of a model: any `sfsc_*` model has it."""
 
     training: bool
 
@@ -24,6 +24,9 @@ class SlimmableModel(Protocol):
 
     def embed(self, x: Tensor) -> Tensor:
         """Images `(B, C, H, W)` to embeddings `(B, D)` at the active width."""
+
+    def extract(self, width: float) -> nn.Module:
+        """The dense model of one width, by which costs are measured."""
 
     def train(self, mode: bool = True) -> Any:
         """Switch between training and evaluation mode."""

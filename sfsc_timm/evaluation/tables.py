@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from .matrix import CompatibilityMatrix
 
 
@@ -61,7 +63,7 @@ def update_gain_table(matrix: CompatibilityMatrix) -> str:
 def update_gain(matrix: CompatibilityMatrix, row: int | None = None, column: int | None = None) -> str:
     """The update gain of a cell, or the pooled one, as tables show it: '0.47', or '-' where it means nothing."""
     value = matrix.update_gain if row is None else float(matrix.update_gains[row, column])
-    return '-' if value != value else f'{value:.2f}'  # noqa: PLR0124  NaN
+    return '-' if math.isnan(value) else f'{value:.2f}'
 
 
 def summary(matrix: CompatibilityMatrix, k: int = 1) -> str:

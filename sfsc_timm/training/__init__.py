@@ -1,9 +1,10 @@
 """Training: the loop, its settings, and whole runs that can be resumed."""
 
 from .config import Fit, TrainConfig, read_config, write_config
+from .folder import resume_config, run_folder
 from .loop import Loop, fit
 from .report import Report, Reports, TensorBoard, WandB
-from .run import TrainingRun, resume_config, run_folder
+from .run import TrainingRun
 
 __all__ = [
     'Fit',

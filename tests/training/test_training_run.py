@@ -20,6 +20,7 @@ from helpers.small_runs import SETTINGS, same_states
 from PIL import Image
 
 from sfsc_timm.checkpoints import load_checkpoint_model
+from sfsc_timm.cli.main import main
 from sfsc_timm.data import Batches
 from sfsc_timm.recipes import list_recipes
 from sfsc_timm.training import Loop, Report, TrainConfig, TrainingRun, WandB, resume_config, write_config
@@ -111,13 +112,25 @@ def test_every_recipe_learns_and_is_read_by_later_commands(recipe: str, tmp_path
         row = next(csv.DictReader((folder / 'summary.csv').open()))
         assert float(row['loss_1']) > 0
         loaded = load_checkpoint_model(folder / 'model_best.pth.tar')
-        assert loaded.input_size == (1, 16, 16)
+        assert loaded.preprocessing.input_size == (1, 16, 16)
         assert loaded.widths == ((1.0,) if separate else (0.5, 1.0))
         assert (folder / 'training.png').is_file()
     info = json.loads((tmp_path / 'run/matrix.json').read_text())
     if not separate:
         assert info['compatibility'] == load_checkpoint_model(tmp_path / 'run/last.pth.tar').compatibility
     assert (tmp_path / 'run/matrix.png').is_file()
+
+
+@pytest.mark.parametrize('recipe, file', [('bct', 'w0.5/last.pth.tar'), ('sfsc', 'last.pth.tar')])
+def test_the_hint_at_the_end_names_a_checkpoint_that_is_there(
+    recipe: str, file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip('rich')
+    monkeypatch.setattr(TrainingRun, 'run', lambda _: None)
+    write_config(TrainConfig(**{**SETTINGS, 'recipe': recipe}), tmp_path / 'settings.yaml')
+    flags = ['--config', str(tmp_path / 'settings.yaml'), '--output', str(tmp_path), '--experiment', 'run']
+    assert main(['train', *flags]) == 0
+    assert f'--checkpoint {tmp_path / "run" / file} --data glyphs' in capsys.readouterr().out.replace('\n', '')
 
 
 WITHOUT_OWN = [('bct-s', 'own_classifiers'), ('asymmetric', 'own_losses'), ('asymmetric-s', 'own_losses')]
