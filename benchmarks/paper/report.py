@@ -91,7 +91,7 @@ def markdown(runs: Runs, data: str, tuning: dict[str, Any]) -> str:
         titles = ', '.join(map(_title, mixed))
         lines += [
             '',
-            f'**The runs of {titles} differ in more than their seed; run paper_table.py to replace old ones.**',
+            f'**The runs of {titles} differ in more than their seed; run table.py again to replace old ones.**',
         ]
     for system in ('sfsc', 'sfsc-paper'):
         if system in runs:

@@ -8,7 +8,7 @@ Each is trained on 80 % of the training identities and measured on the others; t
 trial of each system with the best mean across widths (of the diagonal, where there is nothing else) is chosen; where
 others come as near to it as one seed cannot tell apart, one that makes every pair of widths compatible goes before one
 that does not. All figures and the choice go to tuning.json under benchmarks/results/paper_table/DATA, from where
-paper_table.py takes its settings. What is cut goes on, finished trials are not repeated, and several processes may
+table.py takes its settings. What is cut goes on, finished trials are not repeated, and several processes may
 share the systems.
 """
 

@@ -1,4 +1,4 @@
-"""python -m sfsc_timm.run script.py ..."""
+"""python -m sfsc_timm.timm_script script.py ..."""
 
 from __future__ import annotations
 
