@@ -61,22 +61,43 @@ def add_checkpoint_arguments(parser: argparse.ArgumentParser, *, positional: boo
         group.add_argument('--checkpoint', required=True, metavar='CHECKPOINT', help='the trained model, see above')
     group.add_argument('--model', metavar='NAME', help="timm's name of the model, for files that do not say it")
     group.add_argument(
-        '--model-kwargs', nargs='*', action=KeyValues, default={}, metavar='NAME=VALUE', help='for those'
-    )
-    group.add_argument('--use-ema', action='store_true', help='averaged weights of a training checkpoint')
-    group = parser.add_argument_group('images', "how they are prepared; what is left out is the checkpoint's")
-    group.add_argument('--img-size', type=int, metavar='N', help='side in pixels')
-    group.add_argument('--input-size', type=int, nargs=3, metavar=('C', 'H', 'W'), help='channels and sides')
-    group.add_argument('--mean', type=float, nargs='+', metavar='MEAN', help='of each channel, in [0, 1]')
-    group.add_argument('--std', type=float, nargs='+', metavar='STD', help='of each channel, in [0, 1]')
-    group.add_argument('--interpolation', metavar='NAME', help='bilinear, bicubic, ...')
-    group.add_argument('--crop-pct', type=float, metavar='SHARE', help='share of the resized image that is kept')
-    group.add_argument('--crop-mode', choices=('center', 'squash', 'border'), help='how it gets its shape')
-    group.add_argument('--flip', action='store_true', help='average with the embedding of the mirrored image')
+        '--model-kwargs', nargs='*', action=KeyValues, default={}, metavar='NAME=VALUE',
+        help='arguments of timm.create_model, for files that do not say them',
+    )  # fmt: skip
+    group.add_argument('--use-ema', action='store_true', help='take the averaged weights of a training checkpoint')
+    _add_preprocessing_arguments(parser)
     group = parser.add_argument_group('running')
     group.add_argument('-b', '--batch-size', type=int, default=128, metavar='N', help='images at a time (%(default)s)')
-    group.add_argument('-j', '--workers', type=int, default=0, metavar='N', help='processes that read (%(default)s)')
-    group.add_argument('--device', metavar='NAME', help='cpu, cuda, ... (cuda where there is one)')
+    group.add_argument(
+        '-j', '--workers', type=int, default=0, metavar='N', help='processes that read images (%(default)s)'
+    )
+    group.add_argument('--device', metavar='NAME', help='device that embeds: cpu, cuda, ... (cuda where there is one)')
+
+
+def _add_preprocessing_arguments(parser: argparse.ArgumentParser) -> None:
+    from ..data import CROP_MODES, INTERPOLATIONS
+
+    group = parser.add_argument_group('images', "how images are prepared; what is left out is the checkpoint's")
+    group.add_argument('--img-size', type=int, metavar='N', help='height and width of the input in pixels, 1 to 8192')
+    group.add_argument(
+        '--input-size', type=int, nargs=3, metavar=('C', 'H', 'W'), help='channels, height and width of the input'
+    )
+    group.add_argument(
+        '--mean', type=float, nargs='+', metavar='MEAN', help='mean of each channel, or one for all, in [0, 1]'
+    )
+    group.add_argument(
+        '--std', type=float, nargs='+', metavar='STD',
+        help='standard deviation of each channel, or one for all, in [0.001, 1]',
+    )  # fmt: skip
+    group.add_argument('--interpolation', choices=INTERPOLATIONS, help='how images are resized')
+    group.add_argument(
+        '--crop-pct', type=float, metavar='SHARE', help='share of the resized image that the crop keeps, in [0.1, 2]'
+    )
+    group.add_argument(
+        '--crop-mode', choices=CROP_MODES,
+        help='how images get the shape of the input: the centre is cut out, the whole is squashed, or a border added',
+    )  # fmt: skip
+    group.add_argument('--flip', action='store_true', help='average each embedding with that of the mirrored image')
 
 
 def add_data_arguments(parser: argparse.ArgumentParser, *, required: bool) -> None:
@@ -158,9 +179,22 @@ def serve(
 
 
 def embed_all(
-    checkpoint: Checkpoint, loader: Batches, widths: Sequence[float], args: argparse.Namespace, label: str
+    checkpoint: Checkpoint,
+    loader: Batches,
+    widths: Sequence[float],
+    args: argparse.Namespace,
+    label: str,
+    flip: bool | None = None,
 ) -> tuple[dict[float, torch.Tensor], list[int]]:
     """Embeds everything under a progress bar.
+
+    Args:
+        checkpoint: Embeds.
+        loader: What is embedded.
+        widths: At which widths.
+        args: Of `add_checkpoint_arguments`.
+        label: Of the progress bar.
+        flip: Whether to average with the embedding of the mirrored image; None does as the flag says.
 
     Returns:
         Embeddings (N, D) of each width, and the places of the N readable images in the list of samples.
@@ -174,7 +208,8 @@ def embed_all(
             kept.extend(batch.indices.tolist())
             yield batch.images
 
-    return embed(checkpoint.model, images(), widths, device=find_device(args.device), flip=args.flip), kept
+    flip = args.flip if flip is None else flip
+    return embed(checkpoint.model, images(), widths, device=find_device(args.device), flip=flip), kept
 
 
 def embed_dim(checkpoint: Checkpoint, width: float, args: argparse.Namespace) -> int:

@@ -11,17 +11,15 @@ belongs to one metric space, one width and one way of preparing images; anything
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Iterator
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .._device import find_device
-from .._files import write_json
 from ..data import Sample
 from ..evaluation import embed
-from ..retrieval import Gallery, GalleryInfo, IncompatibleGalleryError
+from ..retrieval import Gallery, GalleryInfo, Preparation
 from ._options import (
     CHECKPOINT,
     add_checkpoint_arguments,
@@ -42,8 +40,6 @@ if TYPE_CHECKING:
     from ..data import Batches
 
 NOTES = CHECKPOINT
-
-PREPARATION = 'preprocessing.json'  # in the gallery's folder
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -71,7 +67,7 @@ def run(args: argparse.Namespace) -> None:
     size = embed_dim(checkpoint, width, args)
     info = GalleryInfo(checkpoint.source, width, size, checkpoint.compatibility, args.dtype)
     gallery = Gallery.create(args.output, info)
-    _claim(gallery, {**checkpoint.preprocessing.to_dict(), 'flip': args.flip})
+    Preparation(checkpoint.preprocessing, args.flip).claim(gallery)
     left = gallery.missing(samples)
     terminal.print(f'{len(samples)} images, {len(samples) - len(left)} of them in the gallery already', soft_wrap=True)
     skipped = 0
@@ -103,22 +99,6 @@ def _find(checkpoint: Checkpoint, args: argparse.Namespace) -> tuple[Checkpoint,
             raise ValueError(f'{args.data} is made at run time: there are no files to search for.')
     paths = [str(file.resolve()) for file in files]
     return checkpoint, {path: Sample(Path(path), 0) for path in paths}
-
-
-def _claim(gallery: Gallery, preparation: dict[str, Any]) -> None:
-    """Notes how images are prepared, and refuses to add others to them."""
-    note = gallery.folder / PREPARATION
-    if not note.exists():
-        write_json(note, preparation)
-        return
-    before = json.loads(note.read_text(encoding='utf-8'))
-    changed = sorted(name for name in preparation if before.get(name) != preparation[name])
-    if changed:
-        raise IncompatibleGalleryError(
-            f'{str(gallery.folder)!r} holds images prepared with '
-            + ', '.join(f'{name}={before.get(name)} (now {preparation[name]})' for name in changed)
-            + '; use the same options, or another folder.'
-        )
 
 
 def _shards(

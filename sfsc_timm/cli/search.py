@@ -4,7 +4,8 @@
   sfsc-timm search gallery query.jpg other.jpg -k 5 --checkpoint w0.25 --contact-sheet matches.png
   sfsc-timm search gallery queries/ --checkpoint w0.25 --json > matches.json
 
-The gallery remembers the metric space it was embedded in; a checkpoint of another one is refused unless --force.
+The gallery remembers the metric space it was embedded in, and how its images were prepared. Queries are prepared in the
+same way; options that ask for another one, and checkpoints of another space, are refused unless --force.
 
 """
 
@@ -19,11 +20,10 @@ from typing import TYPE_CHECKING, Any
 
 from ..data import Sample
 from ..evaluation import Match, plot_contact_sheet
-from ..retrieval import FaissIndex, Gallery
+from ..retrieval import Gallery, IncompatibleGalleryError, Preparation, indexed
 from ..retrieval import search as search_exactly
-from ._options import CHECKPOINT, add_checkpoint_arguments, embed_all, embed_dim, load_model, serve
+from ._options import CHECKPOINT, add_checkpoint_arguments, asked_preprocessing, embed_all, embed_dim, load_model, serve
 from ._terminal import console
-from .index import PREPARATION
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument('--faiss', action='store_true', help='search an approximate index, kept in the gallery')
     group.add_argument('--json', action='store_true', help='print JSON')
     group.add_argument('--contact-sheet', type=Path, metavar='FILE', help='draw queries and matches, .png or .pdf')
-    group.add_argument('--force', action='store_true', help='search although the metric spaces differ')
+    group.add_argument('--force', action='store_true', help='search although metric space or preparation differ')
 
 
 def run(args: argparse.Namespace) -> None:
@@ -61,9 +61,10 @@ def run(args: argparse.Namespace) -> None:
     width = checkpoint.widths[0] if args.width is None else args.width
     if width not in checkpoint.widths:
         raise ValueError(f'--width must be one of {checkpoint.widths}, got {width:g}.')
+    checkpoint, flip = _prepared(checkpoint, gallery, args)
     gallery.check(checkpoint.compatibility, embed_dim(checkpoint, width, args), force=args.force)
-    loader = serve(_prepared(checkpoint, gallery, args), [Sample(file, 0) for file in files], args)
-    embeddings = embed_all(checkpoint, loader, [width], args, 'queries')[0][width]
+    loader = serve(checkpoint, [Sample(file, 0) for file in files], args)
+    embeddings = embed_all(checkpoint, loader, [width], args, 'queries', flip)[0][width]
     found = _search(embeddings, gallery, args)
     if args.contact_sheet is not None:
         _draw(files, found, args.contact_sheet, f'queries at width {width:g}, gallery at width {gallery.info.width:g}')
@@ -101,22 +102,26 @@ def _queries(images: list[Path]) -> list[Path]:
     return files
 
 
-def _prepared(checkpoint: Checkpoint, gallery: Gallery, args: argparse.Namespace) -> Checkpoint:
-    """The checkpoint with the gallery's way to crop, unless another was asked for: both sides should see alike."""
-    note = gallery.folder / PREPARATION
-    if not note.is_file():
-        return checkpoint
-    known = json.loads(note.read_text(encoding='utf-8'))
-    names = [name for name in ('crop_mode', 'crop_pct') if getattr(args, name) is None]
-    changes = {name: known[name] for name in names}
-    return replace(checkpoint, preprocessing=checkpoint.preprocessing.changed(**changes))
+def _prepared(checkpoint: Checkpoint, gallery: Gallery, args: argparse.Namespace) -> tuple[Checkpoint, bool]:
+    """The checkpoint with the preprocessing of the gallery, and whether to average with the mirrored image."""
+    known = Preparation.read(gallery.folder)
+    if known is None:
+        return checkpoint, args.flip
+    wanted = known.for_queries(gallery.folder, asked_preprocessing(args), flip=args.flip, force=args.force)
+    channels = wanted.preprocessing.channels
+    if channels != checkpoint.preprocessing.channels:
+        raise IncompatibleGalleryError(
+            f'the images of {str(gallery.folder)!r} were prepared with {channels} channels, the checkpoint takes '
+            f'{checkpoint.preprocessing.channels}: they are not of one metric space.'
+        )
+    return replace(checkpoint, preprocessing=wanted.preprocessing), wanted.flip
 
 
 def _search(queries: Tensor, gallery: Gallery, args: argparse.Namespace) -> list[list[tuple[str, float]]]:
     """Paths and scores of the matches of each query, best first."""
     k = min(args.k, len(gallery))
     if args.faiss:
-        scores, items = _index(gallery, args).search(queries, k)
+        scores, items = indexed(gallery, args.distance).search(queries, k)
     else:
         scores, items = search_exactly(queries, gallery.embeddings(), k, distance=args.distance)
     paths = gallery.paths
@@ -124,19 +129,6 @@ def _search(queries: Tensor, gallery: Gallery, args: argparse.Namespace) -> list
         [(paths[item], score) for item, score in zip(row, values, strict=True) if item >= 0]
         for row, values in zip(items.tolist(), scores.tolist(), strict=True)
     ]
-
-
-def _index(gallery: Gallery, args: argparse.Namespace) -> FaissIndex:
-    """The approximate index of the gallery as it is now, built on first use."""
-    file = gallery.folder / f'{args.distance}-{len(gallery)}.faiss'
-    if file.is_file():
-        return FaissIndex.load(file)
-    index = FaissIndex(gallery.embeddings(), args.distance)
-    index.save(file)
-    for old in gallery.folder.glob(f'{args.distance}-*.faiss'):
-        if old != file:
-            old.unlink()
-    return index
 
 
 def _draw(files: list[Path], found: list[list[tuple[str, float]]], path: Path, note: str) -> None:

@@ -3,6 +3,7 @@
 from .faiss import FaissIndex
 from .gallery import Gallery, GalleryInfo, IncompatibleGalleryError
 from .indexed import indexed
+from .preparation import Preparation
 from .search import search
 from .shards import FileState, file_state
 
@@ -12,6 +13,7 @@ __all__ = [
     'Gallery',
     'GalleryInfo',
     'IncompatibleGalleryError',
+    'Preparation',
     'file_state',
     'indexed',
     'search',

@@ -12,7 +12,7 @@ from sfsc_timm._files import write_json
 from sfsc_timm.checkpoints import compatibility_id, save_widths
 from sfsc_timm.cli import index
 from sfsc_timm.cli.main import main
-from sfsc_timm.data import Preprocessing, Sample, batches
+from sfsc_timm.data import DECODING, Preprocessing, Sample, batches
 from sfsc_timm.evaluation import embed
 from sfsc_timm.retrieval import Gallery
 from sfsc_timm.retrieval import search as search_exactly
@@ -177,6 +177,105 @@ def test_index_refuses_to_mix(saved, gallery, capsys, arguments, message):
     assert build(saved[1], gallery, *arguments) == 1
     assert message in capsys.readouterr().err
     assert len(Gallery(gallery)) == 12
+
+
+OTHERWISE = ['--img-size', '48', '--mean', '0.1', '--std', '0.5', '--interpolation', 'bilinear', '--crop-pct', '0.8',
+             '--crop-mode', 'squash', '--flip']  # fmt: skip
+PREPARED = Preprocessing((3, 48, 48), (0.1,) * 3, (0.5,) * 3, 'bilinear', 0.8, 'squash')
+
+
+def scores_of(capsys):
+    found = json.loads(capsys.readouterr().out)['results'][0]['matches']
+    return {match['path']: match['score'] for match in found}
+
+
+def expected_scores(model, file, files, asked, known=PREPARED, *, flip=True):
+    """Scores by path of a query prepared as asked, in a gallery prepared as `known`."""
+    query, items = (
+        embed(model, batches([Sample(f, 0) for f in photos], how.transform()), [width], flip=mirrored)[width]
+        for photos, how, width, mirrored in (([file], asked, 0.25, flip), (files, known, 1.0, known is PREPARED))
+    )
+    scores = torch.nn.functional.cosine_similarity(query, items)
+    return {str(f.resolve()): pytest.approx(float(score), abs=1e-3) for f, score in zip(files, scores, strict=True)}
+
+
+def test_queries_are_prepared_as_the_gallery_was(saved, tmp_path, capsys):
+    model, root, files = saved
+    assert build(root, tmp_path / 'g', *OTHERWISE) == 0
+    same = expected_scores(model, files[0], files, PREPARED)
+    for flags in ([], OTHERWISE, ['--mean', '0.1', '0.1', '0.1'], ['--img-size', '48']):
+        capsys.readouterr()
+        assert query(tmp_path / 'g', root, files[0], '-k', 12, '--json', *flags) == 0
+        assert scores_of(capsys) == same
+
+
+@pytest.mark.parametrize('flags, changes, message', [
+    (['--img-size', '64'], {'img_size': 64}, 'input_size=[3, 32, 32] (asked for [3, 64, 64])'),
+    (['--input-size', '3', '32', '48'], {'input_size': (3, 32, 48)}, '(asked for [3, 32, 48])'),
+    (['--mean', '0.9'], {'mean': (0.9,)}, 'mean=[0.5, 0.4, 0.3] (asked for [0.9, 0.9, 0.9])'),
+    (['--std', '1'], {'std': (1.0,)}, 'std=[0.25, 0.25, 0.25] (asked for [1.0, 1.0, 1.0])'),
+    (['--interpolation', 'nearest'], {'interpolation': 'nearest'}, 'interpolation=bicubic (asked for nearest)'),
+    (['--crop-pct', '0.5'], {'crop_pct': 0.5}, 'crop_pct=1.0 (asked for 0.5)'),
+    (['--crop-mode', 'squash'], {'crop_mode': 'squash'}, 'crop_mode=center (asked for squash)'),
+    (['--flip'], {}, 'flip=False (asked for True)'),
+])  # fmt: skip
+def test_queries_prepared_otherwise_are_refused_unless_forced(saved, gallery, capsys, flags, changes, message):
+    model, root, files = saved
+    capsys.readouterr()
+    assert query(gallery, root, files[0], *flags) == 1
+    error = capsys.readouterr().err
+    assert message in error
+    assert '--force' in error
+    assert query(gallery, root, files[0], '-k', 12, '--json', '--force', *flags) == 0
+    known = Preprocessing((3, 32, 32), DATA_CONFIG['mean'], DATA_CONFIG['std'])
+    asked = known.changed(**changes)
+    assert scores_of(capsys) == expected_scores(model, files[0], files, asked, known, flip='--flip' in flags)
+
+
+def test_notes_of_the_preparation(saved, gallery, capsys):
+    _, root, files = saved
+    note = gallery / 'preprocessing.json'
+    known = json.loads(note.read_text())
+    assert (known['decoding'], known['flip'], known['input_size']) == (DECODING, False, [3, 32, 32])
+    write_json(note, {name: value for name, value in known.items() if name != 'decoding'})
+    for status, forced in ((1, []), (0, ['--force'])):  # decoded as before there were versions
+        assert query(gallery, root, files[0], *forced) == status
+    assert 'were decoded by rules of version 1' in capsys.readouterr().err
+    assert build(root, gallery) == 1
+    assert f'decoding=1 (now {DECODING})' in capsys.readouterr().err
+    for wrong in ('no JSON', '[]', '{}', json.dumps({**known, 'mean': [127] * 3}), json.dumps({**known, 'flip': 'no'})):
+        note.write_text(wrong)
+        for run in (lambda: query(gallery, root, files[0], '--force'), lambda: build(root, gallery)):
+            assert run() == 1
+            error = capsys.readouterr().err
+            assert f'{str(note)!r} does not say how the images of the gallery were prepared' in error
+            assert error.count('\n') == 1
+    note.unlink()
+    assert query(gallery, root, files[0]) == 0  # made by other means: as the checkpoint says
+    assert build(root, gallery) == 1
+    assert 'no preprocessing.json that says how they were prepared' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('flags, message', [
+    (['--std', '-1'], 'std must be in [0.001, 1], got -1.0'),
+    (['--mean', '127'], 'mean must be in [0, 1], got 127.0'),
+    (['--mean', '0.5', '0.5'], 'mean must have a value for each of the 3 channels'),
+    (['--crop-pct', '0'], 'crop_pct must be in [0.1, 2], got 0.0'),
+    (['--img-size', '0'], 'input_size must be channels, height and width'),
+    (['--img-size', '100000'], 'input_size must be channels, height and width'),
+    (['--input-size', '1', '32', '32'], 'Requested 1 input channels, but the model accepts 3'),
+])  # fmt: skip
+def test_preprocessing_out_of_range_is_refused(saved, tmp_path, capsys, flags, message):
+    assert build(saved[1], tmp_path / 'g', *flags) == 1
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / 'g').exists()
+
+
+@pytest.mark.parametrize('flags', [['--crop-mode', 'nonsense'], ['--interpolation', 'nonsense']])
+def test_preprocessing_of_unknown_kind_is_wrong_usage(saved, tmp_path, capsys, flags):
+    with pytest.raises(SystemExit, match='2'):
+        build(saved[1], tmp_path / 'g', *flags)
+    assert "invalid choice: 'nonsense'" in capsys.readouterr().err
 
 
 def test_unreadable_images(saved, tmp_path, capsys):
