@@ -14,7 +14,6 @@ Writes matrix.json, matrix.png, training.csv, training.png, accuracy-cost.png, m
 from __future__ import annotations
 
 import argparse
-import os
 import subprocess
 import sys
 import tempfile
@@ -25,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from .._device import use_threads
 from .._files import write_csv, write_json
 from ._terminal import console, matrix_table, progress_bar
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from ..data import Preprocessing, RetrievalData
     from ..evaluation import CompatibilityMatrix
     from ..models import Slimmable
+    from ..training import Fit
 
 _CHANNELS = (32, 64, 128, 256)
 _MEAN, _STD = 0.5, 0.25
@@ -59,14 +60,16 @@ def run(args: argparse.Namespace) -> None:
 
     terminal = console()
     start = time.perf_counter()
-    torch.set_num_threads(args.threads or os.cpu_count() or 1)
+    _check(args)
+    config = _config(args)
+    use_threads(args.threads)
     torch.manual_seed(args.seed)
     args.output.mkdir(parents=True, exist_ok=True)
     data = _load(args)
     terminal.print(data.summary(), '', sep='\n')
     size = (1 if args.data == 'glyphs' else 3, args.img_size, args.img_size)
     model = _create_model(data, size[0])
-    rows = _train(terminal, model, data, size, args)
+    rows = _train(terminal, model, data, size, config, args)
     write_csv(args.output / 'training.csv', rows)
     matrix, gallery = _evaluate(model, data, size, args)
     terminal.print(matrix_table(matrix))
@@ -92,6 +95,29 @@ def run(args: argparse.Namespace) -> None:
     )
 
 
+def _check(args: argparse.Namespace) -> None:
+    """Refuses settings out of their range; those of the optimisation know theirs."""
+    for name, low, high in (
+        ('batch_size', 2, 1_000_000),
+        ('img_size', 16, 512),
+        ('identities', 2, 1_000_000),
+        ('seed', 0, 2**32 - 1),
+    ):
+        if not low <= getattr(args, name) <= high:
+            flag = name.replace('_', '-')
+            raise ValueError(f'--{flag} must be whole, from {low} to {high}, got {getattr(args, name)}.')
+    if args.data == 'folder' and args.data_dir is None:
+        raise ValueError('--data folder needs --data-dir: a folder with one folder of images per identity')
+    if args.data == 'glyphs' and args.data_dir is not None:
+        raise ValueError('--data-dir is for --data folder; add that, or leave it out: glyphs are drawn')
+
+
+def _config(args: argparse.Namespace) -> Fit:
+    from ..training import Fit
+
+    return Fit(epochs=args.epochs, lr=args.lr, warmup_lr=args.lr / 100, warmup_epochs=max(0, min(1, args.epochs - 1)))
+
+
 def _load(args: argparse.Namespace) -> RetrievalData:
     from ..data import load_data
 
@@ -103,9 +129,9 @@ def _load(args: argparse.Namespace) -> RetrievalData:
             train_identities=args.identities,
             test_identities=max(2, args.identities // 2),
         )
-    if args.data_dir is None:
-        raise ValueError('--data folder needs --data-dir: a folder with one folder of images per identity')
-    return load_data('folder', args.data_dir)
+    data = load_data('folder', args.data_dir)
+    data.require_training()
+    return data
 
 
 def _create_model(data: RetrievalData, in_chans: int) -> Slimmable:
@@ -136,20 +162,25 @@ def _preprocessing(size: tuple[int, int, int]) -> Preprocessing:
 
 
 def _train(
-    terminal: Any, model: Slimmable, data: RetrievalData, size: tuple[int, int, int], args: argparse.Namespace
+    terminal: Any,
+    model: Slimmable,
+    data: RetrievalData,
+    size: tuple[int, int, int],
+    config: Fit,
+    args: argparse.Namespace,
 ) -> list[dict[str, float]]:
     """Trains all widths; returns one row of figures per epoch."""
     from ..data import ShuffleSampler, batches
     from ..tasks import SFSCTask
-    from ..training import Fit, fit
+    from ..training import fit
 
     sampler = ShuffleSampler(len(data.training), args.batch_size, args.seed)
     train = batches(data.training, _transforms(data, size)[0], sampler=sampler, seed=args.seed)
     model.to(memory_format=torch.channels_last)  # the faster layout for small images on a CPU
     task = SFSCTask(model, seed=args.seed)
     with progress_bar(terminal) as bar:
-        line = bar.add_task(f'SFSC, widths {", ".join(f"{w:g}" for w in model.widths)}', total=len(train) * args.epochs)
-        config = Fit(epochs=args.epochs, lr=args.lr, warmup_lr=args.lr / 100, warmup_epochs=min(1, args.epochs - 1))
+        widths = ', '.join(f'{w:g}' for w in model.widths)
+        line = bar.add_task(f'SFSC, widths {widths}', total=len(train) * config.epochs)
         rows = list(fit(task, train, config, on_step=lambda loop: bar.update(line, completed=loop.updates)))
     model.to(memory_format=torch.contiguous_format)  # as it is saved
     return rows

@@ -159,6 +159,15 @@ class RetrievalData:
         """Number of training identities."""
         return len(self.classes)
 
+    def require_training(self) -> None:
+        """Refuses to be trained on where there is nothing to tell apart.
+
+        Raises:
+            ValueError: There are no two identities to train on.
+        """
+        if self.num_classes < 2:
+            raise ValueError(f'{self.name}: training needs images of at least 2 identities, got {self.num_classes}.')
+
     @cached_property
     def training(self) -> tuple[Sample, ...]:
         """`train` with identities relabelled to class labels 0 .. num_classes - 1."""

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..slim import PrivateCut, slim_state
 from ._features import WRAPPERS
+from ._limits import check_arguments
 from ._shipped import with_shipped
 from ._slimmable import Slimmable
 
@@ -27,6 +28,7 @@ def create_slimmable(
     **kwargs: Any,
 ) -> nn.Module:
     """`build_model_with_cfg` for a slimmable family."""
+    check_arguments(kwargs)
     features: Any = {**(feature_cfg or {}), **{key: kwargs.pop(key) for key in ('feature_cls',) if key in kwargs}}
     kind = features.get('feature_cls', 'list')
     if isinstance(kind, str):

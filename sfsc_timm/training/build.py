@@ -59,8 +59,7 @@ def read_training_data(config: TrainConfig, size: tuple[int, int, int]) -> Retri
     if config.data == 'glyphs' and size[1] == size[2]:
         options.setdefault('size', size[1])  # drawn as the model takes them
     data = load_data(config.data, config.data_dir, **options)
-    if not data.train:
-        raise ValueError(f'{data.name} has no training images')
+    data.require_training()
     return preload(data, size[1:]) if config.preload else data
 
 
@@ -153,7 +152,13 @@ def create_model(config: TrainConfig, num_classes: int, given: Preprocessing, **
 
 def probe(config: TrainConfig, given: Preprocessing) -> Slimmable:
     """The model without memory for its weights, to see early that it can be made; raises what `create_model` does."""
-    return create_model(_from_scratch(config), 2, given, device='meta')
+    model = create_model(_from_scratch(config), 2, given, device='meta')
+    if not model.embed_dim:
+        raise ValueError(
+            'embed_dim must be at least 1 in training, got 0: without a neck there is no metric space to train; leave '
+            'it out of model_kwargs'
+        )
+    return model
 
 
 def lone_model(config: TrainConfig, width: float, num_classes: int, given: Preprocessing) -> Slimmable:

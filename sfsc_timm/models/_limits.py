@@ -1,0 +1,51 @@
+"""Bounds on the arguments of models: a mistake in a settings file must not cost a minute or the memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+__all__ = ['check_arguments']
+
+_DEEPEST = 1000  # blocks; the deepest of timm's networks have about 200
+_WIDEST = 16_384  # channels
+_MOST_CLASSES = 100_000_000
+_MOST_WIDTHS = 64
+
+
+def check_arguments(arguments: Mapping[str, Any]) -> None:
+    """Refuses sizes that no machine can build, before timm begins to.
+
+    Args:
+        arguments: Of the model, by name; those that are not here say nothing.
+
+    Raises:
+        ValueError: One is of another type or too large; the message names it.
+    """
+    for name in ('layers', 'depths'):
+        if name in arguments:
+            _check(name, arguments[name], 0, _DEEPEST, several=True)
+            if sum(arguments[name]) > _DEEPEST:
+                raise ValueError(f'{name} must be at most {_DEEPEST} blocks in all, got {sum(arguments[name])}')
+    for name in ('channels', 'dims'):
+        if name in arguments:
+            _check(name, arguments[name], 1, _WIDEST, several=True)
+    for name, low, high in (
+        ('embed_dim', 0, _WIDEST),
+        ('stem_width', 1, _WIDEST),
+        ('in_chans', 1, _WIDEST),
+        ('num_classes', 0, _MOST_CLASSES),
+    ):
+        if arguments.get(name) is not None:
+            _check(name, arguments[name], low, high, several=False)
+    widths = arguments.get('widths')
+    if isinstance(widths, Sequence) and len(widths) > _MOST_WIDTHS:
+        raise ValueError(f'widths must be at most {_MOST_WIDTHS}, got {len(widths)}')
+
+
+def _check(name: str, value: Any, low: int, high: int, *, several: bool) -> None:
+    if several and (not isinstance(value, Sequence) or isinstance(value, str) or not value):
+        raise ValueError(f'{name} must be a list of whole numbers, one for each stage, got {value!r}')
+    for one in value if several else [value]:
+        if isinstance(one, bool) or not isinstance(one, int) or not low <= one <= high:
+            raise ValueError(f'{name} must be whole, from {low} to {high}, got {one!r}')
