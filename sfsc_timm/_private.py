@@ -21,6 +21,10 @@ from torch.fx._symbolic_trace import is_fx_symbolic_tracing
 __all__ = [
     'BatchNormBase',
     'allow_graphs',
+    'arguments_of_train_py',
+    'foreach_add_',
+    'foreach_copy_',
+    'foreach_mul_',
     'gen_efficientnet',
     'gen_efficientnet_lite',
     'in_transform',
@@ -44,6 +48,11 @@ gen_efficientnet_lite: Any = _gen_efficientnet_lite
 # Common base of BatchNorm and InstanceNorm in all dimensions, SyncBatchNorm and timm's BatchNormAct2d: every width owns
 # its tensors. Without it, each class would have to be listed, and one that is forgotten would be shared in silence.
 BatchNormBase: type[nn.Module] = nn.modules.batchnorm._NormBase
+
+# One call for many tensors, as torch's optimizers use. Loops over the tensors would give the same, some times slower.
+foreach_add_: Any = torch._foreach_add_
+foreach_copy_: Any = torch._foreach_copy_
+foreach_mul_: Any = torch._foreach_mul_
 
 
 def version_of(tensor: Tensor) -> int:
@@ -73,6 +82,15 @@ def allow_graphs(graphs: int) -> None:
     if dynamo is not None:
         config = dynamo.config
         config.recompile_limit = max(config.recompile_limit, 8 + graphs)
+
+
+def arguments_of_train_py() -> dict[str, Any] | None:
+    """What timm's train.py, running as the main script, was asked for, YAML defaults included; None for another script.
+
+    Joint training refuses flags by it; without it they would be ignored in silence.
+    """
+    parse = getattr(sys.modules['__main__'], '_parse_args', None)
+    return None if parse is None else vars(parse()[0])
 
 
 def is_default_reduce(function: Any) -> bool:

@@ -49,7 +49,6 @@ train.py's flags in joint training; those that are not named work as for any oth
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -59,6 +58,7 @@ import yaml
 from timm.loss import LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
 from torch import nn
 
+from ._private import arguments_of_train_py
 from .tasks import SFSCTask
 
 __all__ = ['CONFIG_VARIABLE', 'check_flags', 'create_task', 'load_options', 'turn_on']
@@ -155,9 +155,9 @@ def turn_on() -> None:
     timm.task.ClassificationTask.__new__ = staticmethod(_new)
     for name in ('LogitDistillationTask', 'FeatureDistillationTask', 'TokenDistillationTask'):
         getattr(timm.task, name).__new__ = staticmethod(_refuse)
-    parse = getattr(sys.modules['__main__'], '_parse_args', None)  # train.py's own, YAML defaults included
-    if parse is not None:
-        check_flags(vars(parse()[0]))
+    given = arguments_of_train_py()
+    if given is not None:
+        check_flags(given)
 
 
 def _new(cls: type[Any], *args: Any, **kwargs: Any) -> Any:

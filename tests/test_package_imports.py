@@ -18,7 +18,7 @@ ROOT = Path(sfsc_timm.__file__).parent
 
 # Whoever stands further down may import from those above, never the other way round.
 LEVELS = (
-    {'_version', '_files', '_device', '_moved', '_registry', '_settings', '_yaml'},
+    {'_version', '_files', '_device', '_moved', '_private', '_registry', '_settings', '_yaml'},
     {'slim', 'data', 'weights'},
     {'models'},
     {'losses', 'gradients'},
@@ -107,6 +107,27 @@ def test_no_file_is_long() -> None:
     assert not {name: length for name, length in lengths.items() if length > 300}
 
 
+def private_names(file: Path) -> set[str]:
+    """Names of torch and timm with a leading underscore that a file imports or reads from the module itself."""
+    tree, found = ast.parse(file.read_text()), set()
+    for node in ast.walk(tree):
+        if (
+            isinstance(node, ast.ImportFrom)
+            and not node.level
+            and (node.module or '').split('.')[0] in ('torch', 'timm')
+        ):
+            found |= {f'{node.module}.{alias.name}' for alias in node.names}
+        elif isinstance(node, ast.Attribute):
+            found.add(ast.unparse(node))
+    first = ('torch.', 'timm.', 'nn.')
+    return {n for n in found if n.startswith(first) and any(p[0] == '_' != p[:2][-1:] for p in n.split('.')[1:] if p)}
+
+
+@pytest.mark.parametrize('file', FILES, ids=lambda file: str(file.relative_to(ROOT)))
+def test_private_names_of_torch_and_timm_stand_in_one_file(file: Path) -> None:
+    assert file.name == '_private.py' or not private_names(file)
+
+
 IMPORT = """
 import sys
 import timm
@@ -128,4 +149,4 @@ def test_the_import_registers_the_models_and_is_cheap() -> None:
     assert not foreign & (heavy | {'fontTools', 'torchjd', 'pytorch_metric_learning', 'torchvision', 'click', 'typer'})
     assert not any(name.startswith(('torch._dynamo', 'torch._inductor', 'torch.onnx')) for name in extra)
     ours = {name.split('.')[1] for name in extra if name.startswith('sfsc_timm.')}
-    assert ours == {'_version', 'slim', 'models'}
+    assert ours == {'_private', '_version', 'slim', 'models'}

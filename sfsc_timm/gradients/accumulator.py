@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from .._private import foreach_add_
 from ..slim import SliceLayout
 
 
@@ -65,7 +66,7 @@ class GradientAccumulator:
                 sums.append(total)
                 terms.append(gradient)
         if sums:
-            torch._foreach_add_(sums, terms)
+            foreach_add_(sums, terms)
         for index, gradient in zip(first, _own(list(first.values())), strict=True):
             kept[index] = gradient
 

@@ -6,6 +6,7 @@ from itertools import combinations_with_replacement
 import torch
 from torch import Tensor
 
+from .._private import foreach_copy_
 from ..slim import Rectangle
 
 Gradients = Sequence[Sequence[Tensor | None]]
@@ -109,5 +110,5 @@ def _gather(gradients: Gradients, rectangles: list[Rectangle], buffer: Tensor) -
                 sources.append(source[rectangle.index])
                 targets.append(target.view(rectangle.shape))
     if sources:
-        torch._foreach_copy_(targets, sources)
+        foreach_copy_(targets, sources)
     return rows

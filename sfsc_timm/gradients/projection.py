@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .._private import foreach_add_, foreach_mul_
 from ..slim import Rectangle, SharedCut, SliceLayout
 from .gramian import Gradients, GramianPlan
 from .weighting import Weighting, resolve_weighting
@@ -246,7 +247,7 @@ def _combine(gradients: Gradients, out: list[Tensor | None], cell: list[Rectangl
         elif own is not out[rectangle.parameter]:
             target.copy_(own[rectangle.index])
     if weights[-1] != 1.0:
-        torch._foreach_mul_([target for _, target in targets], weights[-1])
+        foreach_mul_([target for _, target in targets], weights[-1])
     for width in range(cell[0].shell, len(weights) - 1):
         terms = [
             (target, gradient[rectangle.index])
@@ -255,4 +256,4 @@ def _combine(gradients: Gradients, out: list[Tensor | None], cell: list[Rectangl
         ]
         if terms:
             # A weight of 0 is no reason to leave one out: 0 times inf must show.
-            torch._foreach_add_([target for target, _ in terms], [term for _, term in terms], alpha=weights[width])
+            foreach_add_([target for target, _ in terms], [term for _, term in terms], alpha=weights[width])

@@ -1,7 +1,8 @@
 """The slimmable engine: a module reads its tensors at the active width. See README.md in this folder."""
 
-from .frozen import Guard, frozen, guards
+from .frozen import frozen, guards
 from .geometry import Cut, PrivateCut, Rectangle, SharedCut, SliceLayout
+from .guard import Guard
 from .leaves import slice_layout, sliced_leaves
 from .readers import SlimState, densify, slim_state, slim_states
 from .twins import NORMS, slim

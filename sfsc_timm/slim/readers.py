@@ -17,16 +17,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from copy import deepcopy
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from timm.layers import register_notrace_module
 from torch import Tensor, nn
 
 from .geometry import Cut
-
-if TYPE_CHECKING:
-    from .frozen import Guard
+from .guard import Guard
 
 __all__ = ['Attributes', 'SlimState', 'Slimmed', 'attach', 'densify', 'slim_state', 'slim_states', 'stored']
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .._private import foreach_mul_
 from ._replica import PendingMean, Replica
 
 __all__ = ['HandOver', 'MicroStep', 'StepResult', 'WidthStep']
@@ -55,7 +56,7 @@ class WidthStep:
         taken = self._taken.wait() if isinstance(self._taken, PendingMean) else self._taken
         self._taken = []
         if factor is not None and factor != 1:
-            torch._foreach_mul_(taken, factor)
+            foreach_mul_(taken, factor)
         gradients = iter(taken)
         return [next(gradients) if is_taken else None for is_taken in self._is_taken]
 
