@@ -8,7 +8,7 @@ from dataclasses import MISSING, Field, field, fields
 from numbers import Integral, Real
 from typing import Any
 
-__all__ = ['check_settings', 'check_value', 'range_of', 'setting']
+__all__ = ['check_settings', 'check_value', 'range_of', 'setting', 'with_default']
 
 
 def setting(default: Any, text: str = '', group: str = '', *, within: str = '', noun: str = '', **more: Any) -> Any:
@@ -29,8 +29,14 @@ def setting(default: Any, text: str = '', group: str = '', *, within: str = '', 
     return field(default=default, metadata=metadata)
 
 
+def with_default(owner: type, name: str, default: Any) -> Any:
+    """A setting as another dataclass has it, with a default of its own."""
+    known = next(entry for entry in fields(owner) if entry.name == name)
+    return field(default=default, metadata=known.metadata)
+
+
 def range_of(entry: Field[Any]) -> str:
-    """The range of a setting, as the help shows it: '> 0', 'in [0, 1)', or nothing."""
+    """The range of a number, as the help shows it: '> 0', 'in [0, 1)', or nothing."""
     within = entry.metadata.get('within', '')
     if not within:
         return ''

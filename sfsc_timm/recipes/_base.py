@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from torch import nn
 
+from .._settings import check_settings
 from ..losses import BatchHardTriplet, CrossEntropyLoss, Objective, SubModelLoss
 from ..models import Slimmable
 from ..tasks import SFSCTask
@@ -28,6 +29,9 @@ class Recipe:
         separate: Whether each width is a network of its own, trained after the other, full width first.
         follows: Whether the smaller networks look up to the finished full one (of separate ones only).
         is_compatible: Whether different widths are meant to be compared.
+
+    Raises:
+        ValueError: An option is of another type than its own, or out of its range.
     """
 
     name: ClassVar[str]
@@ -35,6 +39,9 @@ class Recipe:
     separate: ClassVar[bool] = False
     follows: ClassVar[bool] = False
     is_compatible: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        check_settings(self)
 
     @staticmethod
     def copies_of_classifier(model: Slimmable) -> list[Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from .._settings import setting
 from ..losses import Asymmetric, BatchHardTriplet, Objective, SubModelLoss
 from ..models import Slimmable
 from ._base import Recipe
@@ -31,9 +32,9 @@ class AsymmetricMetric(Recipe):
     separate: ClassVar[bool] = True
     follows: ClassVar[bool] = True
 
-    weight: float = 1.0
-    metric_margin: float = 0.3
-    regression: float = 0.0
+    weight: float = setting(1.0, within='[0, inf)')
+    metric_margin: float = setting(0.3, within='[0, inf)')
+    regression: float = setting(0.0, within='[0, inf)')
     own_losses: bool = True
 
     def create_objective(self, model: Slimmable, loss: SubModelLoss, **triplet: Any) -> Objective:
@@ -60,9 +61,9 @@ class AsymmetricMetricS(Recipe):
     name = 'asymmetric-s'
     title = 'Asymmetric-S'
 
-    weight: float = 1.0
-    metric_margin: float = 0.3
-    regression: float = 0.0
+    weight: float = setting(1.0, within='[0, inf)')
+    metric_margin: float = setting(0.3, within='[0, inf)')
+    regression: float = setting(0.0, within='[0, inf)')
     own_losses: bool = True
 
     def create_objective(self, model: Slimmable, loss: SubModelLoss, **triplet: Any) -> Objective:

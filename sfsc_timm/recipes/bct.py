@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from .._settings import setting
 from ..losses import BackwardCompatible, Objective, SubModelLoss
 from ..models import Slimmable
 from ._base import Recipe
@@ -27,7 +28,7 @@ class BCT(Recipe):
     separate: ClassVar[bool] = True
     follows: ClassVar[bool] = True
 
-    weight: float = 1.0
+    weight: float = setting(1.0, within='[0, inf)')
 
     def create_objective(self, model: Slimmable, loss: SubModelLoss, **triplet: Any) -> Objective:
         """Own classification loss, and that under the full network's classifier."""
@@ -50,7 +51,7 @@ class BCTS(Recipe):
     name = 'bct-s'
     title = 'BCT-S'
 
-    weight: float = 1.0
+    weight: float = setting(1.0, within='[0, inf)')
     own_classifiers: bool = True
 
     def create_objective(self, model: Slimmable, loss: SubModelLoss, **triplet: Any) -> Objective:

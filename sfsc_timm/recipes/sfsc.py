@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..losses import Aligned, Objective, SubModelLoss, create_loss
+import torch
+
+from .._settings import setting, with_default
+from ..gradients import SCOPES, create_weighting
+from ..losses import EVIDENCES, Aligned, Objective, SubModelLoss, create_loss, list_losses
 from ..models import Slimmable
 from ._base import Recipe
 from ._registry import register_recipe
@@ -36,25 +41,40 @@ class SFSC(Recipe):
             With `distill` or `cross`, the full width also looks at the smaller ones' batches.
 
     Raises:
-        ValueError: If `own_batches` is out of its range.
+        ValueError: An option is unknown, out of its range, or does not go with another.
     """
 
     name = 'sfsc'
     title = 'SFSC'
 
-    criterion: str = 'evidential'
-    evidence: str = 'exp'
-    kl_weight: float = 0.0
-    kl_epochs: int = 10
+    criterion: str = setting('evidential', choices=tuple(list_losses()))
+    evidence: str = setting('exp', choices=EVIDENCES)
+    kl_weight: float = setting(0.0, within='[0, inf)')
+    kl_epochs: int = setting(10, within='[0, inf)')
     aggregation: str = 'pcgrad'
-    scope: str = 'shell'
-    distill: float = 0.0
-    cross: float = 0.0
-    own_batches: float = 0.6
+    scope: str = setting('shell', choices=SCOPES)
+    distill: float = setting(0.0, within='[0, inf)')
+    cross: float = setting(0.0, within='[0, inf)')
+    own_batches: float = setting(0.6, within='[0, 1]', noun='a share of the epochs', allows_bool=True)
 
     def __post_init__(self) -> None:
-        if not 0 <= self.own_batches <= 1:
-            raise ValueError(f'own_batches must be a share of the epochs in [0, 1], got {self.own_batches}')
+        super().__post_init__()
+        try:
+            create_weighting(self.aggregation, torch.Generator())
+        except ValueError as error:
+            raise ValueError(f'aggregation must be known, got {self.aggregation!r}: {error}') from error
+        if self.criterion != 'evidential':
+            self._refuse(('evidence', 'kl_weight', 'kl_epochs'), f'with criterion {self.criterion!r}')
+        elif not self.kl_weight:
+            self._refuse(('kl_epochs',), 'where kl_weight is 0')
+
+    def _refuse(self, names: Sequence[str], where: str) -> None:
+        """Refuses options that would be passed over: those that are not as the recipe has them."""
+        for name in names:
+            if (value := getattr(self, name)) != (default := getattr(type(self), name)):
+                raise ValueError(
+                    f'{name} must be left out {where}, got {value!r}, which would be passed over (default {default!r})'
+                )
 
     def create_loss(self, smoothing: float) -> SubModelLoss:
         """The evidential loss, or the cross-entropy."""
@@ -98,8 +118,8 @@ class SFSCPaper(SFSC):
     name = 'sfsc-paper'
     title = 'SFSC (paper)'
 
-    evidence: str = 'softplus'
-    own_batches: float = 0.0
+    evidence: str = with_default(SFSC, 'evidence', 'softplus')
+    own_batches: float = with_default(SFSC, 'own_batches', 0.0)
 
 
 @register_recipe
@@ -121,7 +141,7 @@ class Projection(SFSC):
     name = 'projection'
     title = 'Projection only'
 
-    criterion: str = 'cross_entropy'
+    criterion: str = with_default(SFSC, 'criterion', 'cross_entropy')
 
 
 @register_recipe
@@ -132,6 +152,6 @@ class Sum(SFSC):
     name = 'sum'
     title = 'Sum'
 
-    criterion: str = 'cross_entropy'
+    criterion: str = with_default(SFSC, 'criterion', 'cross_entropy')
     aggregation: str = 'sum'
-    own_batches: float = 0.0
+    own_batches: float = with_default(SFSC, 'own_batches', 0.0)

@@ -122,5 +122,5 @@ def test_torchjd_weightings_that_need_a_solver_say_so(monkeypatch):
 
 def test_without_torchjd_the_error_names_the_extra(monkeypatch):
     monkeypatch.setitem(__import__('sys').modules, 'torchjd', None)
-    with pytest.raises(ValueError, match=r'pip install sfsc-timm\[torchjd\]'):
+    with pytest.raises(ValueError, match=r"pip install 'sfsc-timm\[torchjd\]'"):
         create_weighting('UPGrad', torch.Generator())

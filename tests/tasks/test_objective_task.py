@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -132,3 +133,28 @@ def test_every_recipe_explains_itself() -> None:
         create_recipe('magic')
     with pytest.raises(ValueError, match='scope'):
         create_recipe('sfsc', scop='shell')
+
+
+@pytest.mark.parametrize(
+    'name, options, message',
+    [
+        ('sfsc', {'kl_weight': -1}, 'kl_weight must be a number >= 0, got -1; the default is 0.0'),
+        ('sfsc', {'kl_weight': '0.1'}, "kl_weight must be a number >= 0, got '0.1'"),
+        ('sfsc', {'kl_weight': 0.1, 'kl_epochs': 2.5}, 'kl_epochs must be a whole number >= 0'),
+        ('sfsc', {'criterion': 'evidental'}, "criterion must be one of cross_entropy, evidential, got 'evidental'"),
+        ('sfsc', {'evidence': 'sigmoid'}, 'evidence must be one of exp, softplus, relu'),
+        ('sfsc-paper', {'evidence': 'sigmoid'}, "evidence must be one of .*; the default is 'softplus'"),
+        ('sfsc', {'scope': 'shells'}, 'scope must be one of global, shell, layer'),
+        ('sfsc', {'aggregation': 'pcgard'}, "aggregation must be known, got 'pcgard': weighting must be"),
+        ('sfsc', {'own_batches': math.nan}, 'own_batches must be a share of the epochs'),
+        ('sum', {'own_batches': 2}, 'own_batches must be a share of the epochs'),
+        ('projection', {'evidence': 'relu'}, "evidence must be left out with criterion 'cross_entropy', got 'relu'"),
+        ('sfsc', {'kl_epochs': 3}, 'kl_epochs must be left out where kl_weight is 0'),
+        ('bct', {'weight': -1}, 'weight must be a number >= 0'),
+        ('bct-s', {'own_classifiers': 'no'}, 'own_classifiers must be true or false'),
+        ('asymmetric-s', {'metric_margin': None}, 'metric_margin must be a number >= 0, got None'),
+    ],
+)
+def test_options_that_are_wrong_or_would_be_passed_over(name: str, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        create_recipe(name, **options)
