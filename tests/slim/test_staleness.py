@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import timm
 import torch
 import torch.nn.functional as F
 from helpers.zoo import (
@@ -63,10 +64,10 @@ class _Spy(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def copies(model: nn.Module) -> list[Tensor]:
+def copies(model: nn.Module, run: Callable[[Tensor], Any] | None = None) -> list[Tensor]:
     """Weights that a forward uses and that are not the parameters' own storage."""
-    with _Spy() as spy:
-        predict(model, images().to(next(model.parameters()).dtype))
+    with _Spy() as spy, torch.no_grad():
+        (run or model)(images().to(next(model.parameters()).dtype))
     stored = {p.untyped_storage().data_ptr() for p in model.parameters()}
     return [w for w in spy.weights if w.untyped_storage().data_ptr() not in stored]
 
@@ -664,6 +665,44 @@ def test_a_forward_that_a_user_puts_on_a_module_is_called_and_stays(model: Any) 
     model.train()
     model(images())
     assert len(calls) == 7
+
+
+def test_every_way_to_run_a_model_runs_on_copies(model: Any) -> None:
+    expected = len(copies(model))
+    assert len(copies(model, model.embed)) == expected
+    features = copies(model, model.forward_features)
+    assert len(features) == expected - 1
+    assert len(copies(model, model.forward_intermediates)) == len(features)
+    with torch.no_grad():
+        last = model.forward_features(images())
+    assert len(copies(model, lambda _: model.forward_head(last))) == 1
+
+
+@pytest.mark.parametrize('kind', ['list', 'dict', 'hook', 'getter'])
+@pytest.mark.parametrize('member', [RESNET, CONVNEXT], ids=lambda m: m.name)
+def test_features_only_runs_on_copies(member: Member, kind: str) -> None:
+    torch.manual_seed(0)
+    options = {'feature_cls': kind} if kind != 'list' else {}
+    model = timm.create_model(member.name, features_only=True, **options, **member.kwargs).eval()
+    sfsc_timm.set_width(model, 0.5)
+    first = copies(model)
+    assert len(first) > 3
+    assert all(a is b for a, b in zip(first, copies(model), strict=True))
+    x = images()
+    before = maps(model, x)
+    assert all(map(torch.equal, before, maps(copy.deepcopy(model), x)))
+    assert all(map(torch.equal, before, maps(pickle.loads(pickle.dumps(model)), x)))
+    with torch.no_grad():
+        for p in model.parameters():
+            p.mul_(1.5)
+    assert_far_from(maps(model, x)[-1], before[-1])
+    sfsc_timm.set_width(model, 1.0)
+    assert not copies(model)
+
+
+def maps(model: nn.Module, x: Tensor) -> list[Tensor]:
+    found: Any = predict(model, x)
+    return list(found.values()) if isinstance(found, dict) else found
 
 
 def test_a_part_in_training_keeps_its_own_forward(model: Any) -> None:
