@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .._device import find_device
-from ._terminal import progress_bar
+from ._terminal import console, progress_bar
 
 if TYPE_CHECKING:
     import torch
@@ -224,9 +224,7 @@ def embed_dim(checkpoint: Checkpoint, width: float, args: argparse.Namespace) ->
 
 def track(items: Any, total: int, label: str) -> Iterator[Any]:
     """Passes items on, with a progress bar on standard error where that is a terminal."""
-    from rich.console import Console
-
-    terminal = Console(stderr=True)
+    terminal = console(stderr=True)
     bar = progress_bar(terminal)
     bar.disable = not terminal.is_terminal
     with bar:

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
+    from rich.table import Table
+    from rich.text import Text
 
     from ..evaluation import CompatibilityMatrix
 
-__all__ = ['console', 'fail', 'matrix_table', 'progress_bar']
+__all__ = ['cell', 'console', 'fail', 'matrix_table', 'new_table', 'progress_bar']
 
 
-def console() -> Console:
-    """The terminal.
+def console(*, stderr: bool = False) -> Console:
+    """The terminal; what is printed is taken literally, since names of files and data may hold any character.
+
+    Args:
+        stderr: Standard error in place of standard output.
 
     Raises:
         ImportError: If rich is not installed; the message names the extra.
@@ -24,7 +29,7 @@ def console() -> Console:
         from rich.console import Console
     except ImportError:
         raise ImportError("the command line needs rich: pip install 'sfsc-timm[cli]'") from None
-    return Console(highlight=False)
+    return Console(stderr=stderr, highlight=False, markup=False, emoji=False)
 
 
 def progress_bar(terminal: Console) -> Progress:
@@ -39,7 +44,7 @@ def progress_bar(terminal: Console) -> Progress:
     )
 
     return Progress(
-        TextColumn('{task.description}'),
+        TextColumn('{task.description}', markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
@@ -49,33 +54,49 @@ def progress_bar(terminal: Console) -> Progress:
     )
 
 
-def matrix_table(matrix: CompatibilityMatrix) -> Any:
-    """The compatibility matrix as a rich table: mAP and rank-1 by query (rows) and gallery (columns), and costs."""
+def new_table(title: str, *columns: str, left: tuple[str, ...] = ()) -> Table:
+    """An empty table.
+
+    Args:
+        title: Stands above it.
+        *columns: Heads; one of several lines stands in several lines.
+        left: Those columns whose cells are aligned to the left, as words are.
+    """
     from rich import box
     from rich.table import Table
 
+    made = Table(title=title, title_justify='left', box=box.SIMPLE_HEAD, padding=(0, 1))
+    for name in columns:
+        made.add_column(name, justify='left' if name in left else 'right', no_wrap=True)
+    return made
+
+
+def cell(text: str, style: str = '') -> Text:
+    """A cell in a style of rich, such as 'red'."""
+    from rich.text import Text
+
+    return Text(text, style)
+
+
+def matrix_table(matrix: CompatibilityMatrix) -> Table:
+    """The compatibility matrix as a table: mAP and rank-1 by query (rows) and gallery (columns), and costs."""
     from ..evaluation import si_number
 
-    table = Table(
-        title='M(query width, gallery width): mAP/rank-1 in percent',
-        title_justify='left',
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1),
-    )
-    table.add_column('query', justify='right', no_wrap=True)
-    for name, width in zip(matrix.names, matrix.widths, strict=True):
-        table.add_column(f'{name}\n{width:g}', justify='right', no_wrap=True)
+    heads = (f'{name}\n{width:g}' for name, width in zip(matrix.names, matrix.widths, strict=True))
+    made = new_table('M(query width, gallery width): mAP/rank-1 in percent', 'query', *heads)
     costs = [(n, c) for n, c in (('params', matrix.params), ('MACs', matrix.macs)) if c is not None]
     for name, _ in costs:
-        table.add_column(name, justify='right', style='cyan', no_wrap=True)
+        made.add_column(name, justify='right', style='cyan', no_wrap=True)
     for i, name in enumerate(matrix.names):
-        cells = []
-        for j in range(len(matrix.widths)):
-            text = f'{matrix.mAP[i, j]:.1f}/{matrix.cmc[1][i, j]:.1f}'
-            style = 'bold' if i == j else '' if matrix.compatible[i, j] else 'red'
-            cells.append(f'[{style}]{text}[/]' if style else text)
-        table.add_row(f'{name}  {matrix.widths[i]:g}', *cells, *(si_number(cost[i]) for _, cost in costs))
-    return table
+        cells = [
+            cell(
+                f'{matrix.mAP[i, j]:.1f}/{matrix.cmc[1][i, j]:.1f}',
+                'bold' if i == j else '' if matrix.compatible[i, j] else 'red',
+            )
+            for j in range(len(matrix.widths))
+        ]
+        made.add_row(f'{name}  {matrix.widths[i]:g}', *cells, *(si_number(cost[i]) for _, cost in costs))
+    return made
 
 
 def fail(message: str, status: int = 1) -> int:

@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> None:
         return
     if args.build:
         _build(terminal, args)
-    terminal.print(read_data(args).summary(), markup=False, soft_wrap=True)
+    terminal.print(read_data(args).summary(), soft_wrap=True)
 
 
 def _list(terminal: Any) -> None:
@@ -58,7 +58,7 @@ def _list(terminal: Any) -> None:
     for name in names:
         about = (getattr(getattr(data, name, None), '__doc__', None) or '').split('\n', 1)[0]
         about = about.removeprefix(f'`{name}`: ')
-        terminal.print(f'{name.ljust(max(map(len, names)))}  {about}', markup=False, soft_wrap=True)
+        terminal.print(f'{name.ljust(max(map(len, names)))}  {about}', soft_wrap=True)
 
 
 def _build(terminal: Any, args: argparse.Namespace) -> None:

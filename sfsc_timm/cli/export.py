@@ -30,9 +30,10 @@ from ._options import (
     suited,
     track,
 )
-from ._terminal import console
+from ._terminal import console, new_table
 
 if TYPE_CHECKING:
+    from rich.table import Table
     from torch import Tensor
 
     from ..checkpoints import Checkpoint
@@ -136,15 +137,10 @@ def _loss(
     return {f'mAP {name}': value for name, value in found.items()}
 
 
-def _table(rows: list[dict[str, Any]], data: RetrievalData | None) -> Any:
-    from rich import box
-    from rich.table import Table
-
+def _table(rows: list[dict[str, Any]], data: RetrievalData | None) -> Table:
     title = 'ONNX Runtime, CPU, one image' + (f'; mAP in percent on {data.name}' if data is not None else '')
-    table = Table(title=title, title_justify='left', box=box.SIMPLE_HEAD, padding=(0, 1))
     columns = [name for name in _COLUMNS if name in rows[0]]
-    for name in columns:
-        table.add_column(name.replace(' ', '\n', 1), justify='right', no_wrap=True)
+    made = new_table(title, *(name.replace(' ', '\n', 1) for name in columns))
     for row in rows:
-        table.add_row(*(f'{row[name]:g}' if name == 'width' else f'{row[name]:.2f}' for name in columns))
-    return table
+        made.add_row(*(f'{row[name]:g}' if name == 'width' else f'{row[name]:.2f}' for name in columns))
+    return made

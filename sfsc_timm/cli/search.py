@@ -83,9 +83,9 @@ def run(args: argparse.Namespace) -> None:
         sys.stdout.write(json.dumps(result, indent=1) + '\n')
         return
     for file, matches in zip(files, found, strict=True):
-        terminal.print(str(file), style='bold', soft_wrap=True, markup=False)
+        terminal.print(str(file), style='bold', soft_wrap=True)
         for path, score in matches:
-            terminal.print(f'  {score:7.4f}  {path}', soft_wrap=True, markup=False)
+            terminal.print(f'  {score:7.4f}  {path}', soft_wrap=True)
 
 
 def _queries(images: list[Path]) -> list[Path]:

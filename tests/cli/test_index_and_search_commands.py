@@ -302,6 +302,19 @@ def test_unreadable_images(saved, tmp_path, capsys):
     assert query(tmp_path / 'g', root, files[0]) == 0
 
 
+def test_names_are_printed_as_they_are(saved, tmp_path, capsys):
+    """Brackets are no markup, and colons no emoji."""
+    _, root, files = saved
+    gallery = tmp_path / 'g[/red]:cat:[0]'
+    photo = tmp_path / '[bold]photo[dim].png'
+    photo.write_bytes(files[0].read_bytes())
+    assert build(root, gallery) == 0
+    assert query(gallery, root, photo) == 0
+    printed = capsys.readouterr().out
+    assert f'\n{gallery}: 12 items at width 1' in printed
+    assert f'\n{photo}\n' in printed
+
+
 @pytest.mark.parametrize('arguments, message', [
     (['index'], 'either a FOLDER'),
     (['index', 'a', '--data', 'folder'], 'either a FOLDER'),
