@@ -10,7 +10,7 @@ takes to go on), model_best.pth.tar, matrix.json, matrix.png and training.png. C
   sfsc-timm train --data market1501 --data-dir Market-1501-v15.09.15 --model sfsc_resnet50.a1_in1k --pretrained \
       --input-size 3 256 128 --batch-size 64 --num-instances 4 --triplet 1 --lr 0.05 --epochs 60 --warmup-epochs 10
   sfsc-timm train --resume output/train/20260101-120000-sfsc-sfsc_resnet18d
-  torchrun --nproc-per-node 4 -m sfsc_timm.train --data ...
+  torchrun --nproc-per-node 4 -m sfsc_timm train --data ...
 
 `--resume` goes on bit for bit: weights, optimizer, averages, data order and random numbers are those that the run would
 have had without the interruption, on as many processes and threads. Ctrl-C saves the state of now; so does SIGTERM.
@@ -30,6 +30,8 @@ from typing import Any, get_type_hints
 
 import torch.distributed as dist
 
+from .._device import use_threads
+from .._settings import range_of
 from ..recipes import list_recipes
 from ..training import (
     Loop,
@@ -49,10 +51,16 @@ from ._terminal import console, matrix_table, progress_bar
 _GROUPS = ('recipe', 'data', 'model', 'optimizer', 'schedule', 'evaluation', 'running')
 
 
+def _allowed(entry: Field[Any]) -> str:
+    """What an option may be, in parentheses."""
+    allowed = range_of(entry) or ', '.join(entry.metadata.get('choices', ()))
+    return f' ({allowed})' if allowed else ''
+
+
 def _recipes() -> Iterator[str]:
     yield 'Recipes (--recipe) and their options (--recipe-kwargs NAME=VALUE ...):\n'
     for name, cls in list_recipes().items():
-        options = ', '.join(f'{entry.name}={getattr(cls, entry.name)!r}' for entry in fields(cls))
+        options = ', '.join(f'{entry.name}={getattr(cls, entry.name)!r}{_allowed(entry)}' for entry in fields(cls))
         # Under `python -OO` a dataclass has its signature for a docstring.
         about = cls.title if sys.flags.optimize > 1 else str(cls.__doc__).splitlines()[0]
         yield f'  {name:<14}{about}'
@@ -80,7 +88,8 @@ def _add(group: Any, entry: Field[Any], hint: Any) -> None:
     if short := entry.metadata.get('short'):
         flags.insert(0, f'-{short}')
     default = entry.default if entry.default is not MISSING else None
-    shown = '' if default in (None, '', False) else f' ({default})'
+    notes = [range_of(entry), '' if default in (None, '', False) else str(default)]
+    shown = f' ({"; ".join(filter(None, notes))})' if any(notes) else ''
     options: dict[str, Any] = {'help': entry.metadata['help'].replace('%', '%%') + shown, 'default': argparse.SUPPRESS}
     if hint is bool:
         group.add_argument(*flags, action=argparse.BooleanOptionalAction, **options)
@@ -195,7 +204,5 @@ def _join_processes() -> None:
 
 
 def _set_threads(config: TrainConfig) -> None:
-    import torch
-
     if config.threads:
-        torch.set_num_threads(config.threads)
+        use_threads(config.threads)
