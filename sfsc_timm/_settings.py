@@ -107,6 +107,8 @@ def _is_within(value: float, within: str) -> bool:
 def _whole(value: Any, entry: Field[Any]) -> int | None:
     if isinstance(value, bool) or not isinstance(value, Integral):
         return None
+    if abs(int(value)) > _LARGEST:
+        raise ValueError(f'{entry.name} must be at most {_LARGEST}, got {_shown.repr(value)}')
     return int(value) if _is_within(int(value), entry.metadata.get('within') or '(-inf, inf)') else None
 
 
@@ -157,6 +159,8 @@ _KINDS: dict[str, tuple[Callable[[Any, Field[Any]], Any], str, str]] = {
     'list[float]': (_several(_number), 'numbers', ''),
     'dict[str, Any]': (_names, 'a mapping of names to values', 'in YAML write {name: value}'),
 }
+
+_LARGEST = 10**12  # no setting means more, and most do not fit into what they are counted by
 
 # Shows foreign values at any depth in bounded space.
 _shown = reprlib.Repr()

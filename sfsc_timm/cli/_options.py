@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import ast
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,9 +42,25 @@ class KeyValues(argparse.Action):
                 parser.error(f'{option_string} needs NAME=VALUE, got {value!r}')
             try:
                 pairs[key] = ast.literal_eval(text)
-            except (ValueError, SyntaxError):
+            except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):  # as deep or odd texts raise
                 pairs[key] = text
         setattr(namespace, self.dest, pairs)
+
+
+def whole_number(low: int, high: int | None = None) -> Callable[[str], int]:
+    """The type of an argument that is a whole number of a range, both ends included."""
+    words = f'>= {low}' if high is None else f'in [{low}, {high}]'
+
+    def read(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = low - 1
+        if value < low or (high is not None and value > high):
+            raise argparse.ArgumentTypeError(f'must be a whole number {words}, got {text!r}')
+        return value
+
+    return read
 
 
 def add_checkpoint_arguments(parser: argparse.ArgumentParser, *, positional: bool = False) -> None:
@@ -67,10 +83,14 @@ def add_checkpoint_arguments(parser: argparse.ArgumentParser, *, positional: boo
     group.add_argument('--use-ema', action='store_true', help='take the averaged weights of a training checkpoint')
     _add_preprocessing_arguments(parser)
     group = parser.add_argument_group('running')
-    group.add_argument('-b', '--batch-size', type=int, default=128, metavar='N', help='images at a time (%(default)s)')
     group.add_argument(
-        '-j', '--workers', type=int, default=0, metavar='N', help='processes that read images (%(default)s)'
-    )
+        '-b', '--batch-size', type=whole_number(1), default=128, metavar='N',
+        help='images embedded at a time (>= 1; %(default)s)',
+    )  # fmt: skip
+    group.add_argument(
+        '-j', '--workers', type=whole_number(0, 1024), default=0, metavar='N',
+        help='processes that read images (in [0, 1024]; %(default)s)',
+    )  # fmt: skip
     group.add_argument('--device', metavar='NAME', help='device that embeds: cpu, cuda, ... (cuda where there is one)')
 
 
@@ -104,12 +124,18 @@ def add_data_arguments(parser: argparse.ArgumentParser, *, required: bool) -> No
     """Adds what says which data set to read."""
     group = parser.add_argument_group('data')
     group.add_argument('--data', required=required, metavar='NAME', help='data set; `sfsc-timm data` lists them')
-    group.add_argument('--data-dir', type=Path, metavar='DIR', help='where it lies')
+    group.add_argument('--data-dir', type=Path, metavar='DIR', help='folder (or manifest file) of the data set')
     group.add_argument(
-        '--data-kwargs', nargs='*', action=KeyValues, default={}, metavar='NAME=VALUE', help='options of its reader'
-    )
+        '--data-kwargs', nargs='*', action=KeyValues, default={}, metavar='NAME=VALUE',
+        help="options of the data set's reader, such as train_share=0.7",
+    )  # fmt: skip
+    add_error_argument(group)
+
+
+def add_error_argument(group: Any) -> None:
+    """Adds what to do at an unreadable image."""
     group.add_argument(
-        '--on-error', choices=('raise', 'skip'), default='raise', help='at an unreadable image (%(default)s)'
+        '--on-error', choices=('raise', 'skip'), default='raise', help='what to do at an unreadable image (%(default)s)'
     )
 
 
@@ -127,6 +153,16 @@ def load_model(args: argparse.Namespace, source: str, width: float | None = None
     )
     checkpoint.model.to(find_device(args.device))
     return checkpoint
+
+
+def check_data_arguments(args: argparse.Namespace) -> None:
+    """Refuses options of a data set where none is named.
+
+    Raises:
+        ValueError: There are some.
+    """
+    if args.data is None and (args.data_dir is not None or args.data_kwargs):
+        raise ValueError('--data-dir and --data-kwargs are of a data set, got no --data; name it, or leave them out')
 
 
 def read_data(args: argparse.Namespace) -> RetrievalData:

@@ -30,6 +30,9 @@ def check_arguments(arguments: Mapping[str, Any]) -> None:
     for name in ('channels', 'dims'):
         if name in arguments:
             _check(name, arguments[name], 1, _WIDEST, several=True)
+            stages = len(arguments.get('layers') or arguments.get('depths') or arguments[name])
+            if len(arguments[name]) != stages:
+                raise ValueError(f'{name} must have a number for each of the {stages} stages, got {arguments[name]!r}')
     for name, low, high in (
         ('embed_dim', 0, _WIDEST),
         ('stem_width', 1, _WIDEST),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -104,3 +105,20 @@ def test_models_without_bounds_are_refused_at_once(arguments: dict[str, Any]) ->
     with pytest.raises(ValueError, match=rf'{next(iter(arguments))} must be '):
         timm.create_model('sfsc_resnet18d', **arguments)
     assert time.perf_counter() - start < 1
+
+
+@pytest.mark.parametrize(
+    'arguments,message',
+    [
+        (['--epochs', '9' * 30], 'epochs must be at most 1000000000000'),
+        (['--torchcompile', 'no-such-backend'], 'torchcompile must be one of .*inductor'),
+        (['--model-kwargs', 'channels=[8]'], 'channels must have a number for each of the 4 stages'),
+        (['--model-kwargs', 'widths={[]:1}'], 'widths'),
+        (['--model-kwargs', 'widths=' + '-' * 5000 + '1'], 'widths'),
+    ],
+)
+def test_train_refuses_what_cannot_be_meant(
+    no_work: None, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    assert main(['train', *TINY, '--output', str(tmp_path / 'out'), *arguments]) == 1
+    assert re.search(message, capsys.readouterr().err)
