@@ -6,7 +6,7 @@ import json
 import os
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from ..models import Slimmable
 from .load import Checkpoint, load_checkpoint_model
 from .read import read_weights
 
-__all__ = ['Source', 'find_checkpoint', 'portable', 'read_source']
+__all__ = ['Source', 'find_checkpoint', 'open_source', 'portable', 'read_source', 'with_accuracy']
 
 _OF_A_RUN = ('model_best.pth.tar', 'last.pth.tar')  # timm's names, the better one first
 
@@ -31,7 +31,7 @@ class Source:
         model: The model.
         folder: Where the checkpoint lies, and its measurements with it.
         arguments: Settings of the training run; empty if there are none.
-        matrix: Measured accuracy, if there is any.
+        matrix: Measured accuracy; None if there is none, or it was not looked for yet.
         of_this_model: Whether `matrix` was measured on this very checkpoint.
     """
 
@@ -39,8 +39,13 @@ class Source:
     model: Slimmable
     folder: Path
     arguments: dict[str, Any]
-    matrix: CompatibilityMatrix | None
-    of_this_model: bool
+    matrix: CompatibilityMatrix | None = None
+    of_this_model: bool = True
+
+    @property
+    def matrix_file(self) -> Path:
+        """Where its measured accuracy lies, if it was measured."""
+        return self.folder / 'matrix.json'
 
 
 def find_checkpoint(source: str | os.PathLike[str]) -> Path:
@@ -80,7 +85,22 @@ def read_source(
         **loading: As for `load_checkpoint_model`.
 
     Raises:
+        FileNotFoundError: There is no checkpoint, or no file of that name.
         ValueError: It is no whole slimmable model with a common embedding, or the accuracy is another checkpoint's.
+    """
+    return with_accuracy(open_source(source, **loading), matrix, note)
+
+
+def open_source(source: str | os.PathLike[str], **loading: Any) -> Source:
+    """Loads a checkpoint with its run's settings; `with_accuracy` adds what was measured.
+
+    Args:
+        source: See `find_checkpoint`.
+        **loading: As for `load_checkpoint_model`.
+
+    Raises:
+        FileNotFoundError: There is no checkpoint.
+        ValueError: It is no whole slimmable model with a common embedding.
     """
     path = find_checkpoint(source)
     checkpoint = load_checkpoint_model(path, **loading)
@@ -90,13 +110,26 @@ def read_source(
             f'{str(path)!r} must hold a whole slimmable model with a common embedding (sfsc_..., embed_dim > 0); '
             f'its widths are {checkpoint.widths}.'
         )
-    folder = path if path.is_dir() else path.parent
-    file = folder / 'matrix.json' if matrix is None else Path(matrix)
-    measured, own = None, True
-    if matrix is not None or file.is_file():
-        measured = _read_matrix(file)
-        own = _check_matrix(measured, file, checkpoint, note)
-    return Source(checkpoint, model, folder, _arguments(path), measured, own)
+    return Source(checkpoint, model, path if path.is_dir() else path.parent, _arguments(path))
+
+
+def with_accuracy(source: Source, matrix: str | os.PathLike[str] | None = None, note: str | None = None) -> Source:
+    """A checkpoint with its measured accuracy.
+
+    Args:
+        source: The checkpoint.
+        matrix: File of the accuracy; None takes matrix.json beside the checkpoint, if that is there.
+        note: What to say of the accuracy; needed where it is that of another checkpoint.
+
+    Raises:
+        FileNotFoundError: No file of that name.
+        ValueError: It is no matrix, or another checkpoint's without a note.
+    """
+    file = source.matrix_file if matrix is None else Path(matrix)
+    if matrix is None and not file.is_file():
+        return source
+    measured = _read_matrix(file)
+    return replace(source, matrix=measured, of_this_model=_check_matrix(measured, file, source.checkpoint, note))
 
 
 def _read_matrix(file: Path) -> CompatibilityMatrix:

@@ -29,10 +29,16 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from ._options import add_checkpoint_arguments, add_data_arguments, asked_preprocessing, load_model
-from ._terminal import console
+from .._device import find_device
+from . import evaluate
+from ._options import add_checkpoint_arguments, add_data_arguments, asked_preprocessing, read_data
+from ._terminal import console, new_table
 
 if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from ..checkpoints.source import Source
     from ..hub import Plan
 
 
@@ -62,19 +68,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Runs the command."""
+    from ..checkpoints.source import open_source
     from ..hub import About, check_login, prepare, push
+    from ..hub.plan import check_repo
 
     terminal = console()
+    check_repo(args.repo)
     if not args.dry_run:
         check_login()
-    matrix = args.matrix or _measure(args)
     about = About(args.license, args.train_data, args.data_license, args.train_command, args.note, args.use)
     with TemporaryDirectory(prefix='sfsc-publish-') as scratch:
         folder = _folder(args.output, Path(scratch))
+        source = open_source(args.checkpoint, **_loading(args))
+        if args.data is not None and args.matrix is None:
+            _measure(terminal, source, args)
         with terminal.status('') as status:
             plan = prepare(
-                args.checkpoint, args.repo, folder, about=about, matrix=matrix, onnx=args.onnx,
-                on_step=lambda step: status.update(f'{step} ...'), **_loading(args),
+                source, args.repo, folder, about=about, matrix=args.matrix, onnx=args.onnx,
+                on_step=lambda step: status.update(f'{step} ...'),
             )  # fmt: skip
         terminal.print(plan_table(plan))
         if args.dry_run:
@@ -85,26 +96,22 @@ def run(args: argparse.Namespace) -> None:
     terminal.print(f'{", ".join(changed)} written' if changed else 'Nothing had changed, nothing was written')
     first = plan.branches[0]
     if first.plain:
-        terminal.print(f"timm.create_model('hf-hub:{plan.repo}@{first.name}', pretrained=True)", markup=False)
-    terminal.print(f"sfsc_timm.load_width('{plan.repo}', {first.width:g})", markup=False)
+        terminal.print(f"timm.create_model('hf-hub:{plan.repo}@{first.name}', pretrained=True)")
+    terminal.print(f"sfsc_timm.load_width('{plan.repo}', {first.width:g})")
 
 
-def plan_table(plan: Plan) -> Any:
+def plan_table(plan: Plan) -> Table:
     """Every file of every branch."""
-    from rich import box
-    from rich.table import Table
-
+    words = ('branch', 'needs', 'file', 'sha256')
     title = f'{plan.repo}, compatibility id {plan.compatibility}'
-    table = Table(title=title, title_justify='left', box=box.SIMPLE_HEAD, padding=(0, 1))
-    for name in ('branch', 'needs', 'file', 'bytes', 'sha256'):
-        table.add_column(name, justify='right' if name == 'bytes' else 'left', no_wrap=True)
+    made = new_table(title, 'branch', 'needs', 'file', 'bytes', 'sha256', left=words)
     for branch in plan.branches:
         first = branch.name, 'timm' if branch.plain else 'timm, sfsc-timm'
         for i, file in enumerate(branch.files):
             last = i == len(branch.files) - 1
             shown = ('', '') if i else first
-            table.add_row(*shown, file.path, f'{file.size:,}', file.sha256[:12], end_section=last)
-    return table
+            made.add_row(*shown, file.path, f'{file.size:,}', file.sha256[:12], end_section=last)
+    return made
 
 
 def _loading(args: argparse.Namespace) -> dict[str, Any]:
@@ -125,32 +132,25 @@ def _folder(output: Path | None, scratch: Path) -> Path:
     return output
 
 
-def _measure(args: argparse.Namespace) -> Path | None:
-    """Evaluates the checkpoint on --data, if that is given and no matrix of it lies beside the checkpoint yet."""
-    from ..checkpoints import find_checkpoint
-
-    if args.data is None:
-        return None
-    path = find_checkpoint(args.checkpoint)
-    folder = path if path.is_dir() else path.parent
-    if (folder / 'matrix.json').is_file() and _is_measured(folder / 'matrix.json', str(path), args):
-        return None
-    from . import evaluate
-
-    settings = {
-        'checkpoint': str(path), 'widths': None, 'gallery_checkpoint': None, 'gallery_widths': None,
-        'distance': 'cosine', 'rerank': False, 'output': folder,
-    }  # fmt: skip
-    evaluate.run(argparse.Namespace(**{**vars(args), **settings}))
-    return folder / 'matrix.json'
+def _measure(terminal: Console, source: Source, args: argparse.Namespace) -> None:
+    """Evaluates the checkpoint on --data, unless a matrix of it lies beside it already."""
+    if source.matrix_file.is_file() and _is_measured(source, args.data):
+        return
+    data = read_data(args)
+    terminal.print(data.summary(), '', sep='\n')
+    source.model.to(find_device(args.device))
+    matrix = evaluate.measure([evaluate.Side(source.checkpoint, source.checkpoint.widths)], data, args)
+    source.model.cpu()  # where files are made, and costs measured
+    evaluate.save(terminal, matrix, source.folder)
 
 
-def _is_measured(file: Path, checkpoint: str, args: argparse.Namespace) -> bool:
-    """Whether a matrix is of this checkpoint on the data asked for."""
+def _is_measured(source: Source, data: str) -> bool:
+    """Whether the matrix beside a checkpoint is of it, and on the data asked for."""
+    file = source.matrix_file
     try:
         values = json.loads(file.read_text(encoding='utf-8'))
-        data = values.get('data'), values.get('settings', {}).get('data')
+        measured_on = values.get('data'), values.get('settings', {}).get('data')
         declared = {entry['compatibility'] for entry in values.get('checkpoints', ())}
     except (ValueError, AttributeError, KeyError, TypeError) as error:
         raise ValueError(f'{str(file)!r} is no compatibility matrix: {error}; delete it to measure again.') from error
-    return args.data in data and declared <= {load_model(args, checkpoint).compatibility}
+    return data in measured_on and declared <= {source.checkpoint.compatibility}

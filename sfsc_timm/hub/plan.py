@@ -17,7 +17,7 @@ import yaml
 from ..checkpoints.load import load_configured
 from ..checkpoints.measurements import width_cost
 from ..checkpoints.save import save_model, save_width, width_name
-from ..checkpoints.source import Source, portable, read_source
+from ..checkpoints.source import Source, open_source, portable, with_accuracy
 from ..evaluation import plot_matrix
 from ..export.onnx import PREPROCESSING, export_onnx, write_preprocessing
 from ..models import Slimmable
@@ -97,7 +97,7 @@ class Plan:
 
 
 def prepare(
-    source: str | os.PathLike[str],
+    source: str | os.PathLike[str] | Source,
     repo: str,
     folder: Path,
     *,
@@ -110,7 +110,7 @@ def prepare(
     """Makes the files of every branch; costs are measured once, so the same checkpoint gives the same files again.
 
     Args:
-        source: Checkpoint or training run, see `find_checkpoint`.
+        source: Checkpoint or training run, see `find_checkpoint`; or one that `open_source` has loaded already.
         repo: 'user/name'.
         folder: Empty folder to make the files in.
         about: What the card says that cannot be measured.
@@ -126,7 +126,8 @@ def prepare(
     check_repo(repo)
     about = about or About()
     on_step('reading the checkpoint')
-    read = read_source(source, matrix, about.note, **loading)
+    opened = source if isinstance(source, Source) else open_source(source, **loading)
+    read = with_accuracy(opened, matrix, about.note)
     model, identity = _without_classifier(read.model), read.checkpoint.compatibility
     preprocessing = read.checkpoint.preprocessing
     options: dict[str, Any] = {

@@ -144,7 +144,7 @@ def test_unreadable_images_stop_or_are_left_out(saved, tmp_path, capsys):
     (['--data', 'nonesuch'], 'must be one of'),
     (['--data', 'market1501'], 'bounding_box_train'),
     (['--data-kwargs', 'a=1'], "no option 'a'"),
-    (['--data-kwargs', 'train_share=x'], 'wrong type'),
+    (['--data-kwargs', 'train_share=x'], 'must be a float'),
     (['--rerank'], '--rerank needs a gallery'),
     (['--device', 'nonesuch'], "device 'nonesuch' cannot be used"),
     (['--checkpoint', 'none.pth.tar'], 'no such file'),

@@ -15,8 +15,9 @@ from huggingface_hub import ModelCardData
 
 from sfsc_timm.checkpoints import compatibility_id, save_widths
 from sfsc_timm.checkpoints import measurements as _measure
+from sfsc_timm.checkpoints import source as source_module
 from sfsc_timm.checkpoints.source import read_source
-from sfsc_timm.cli import evaluate
+from sfsc_timm.cli import _options, evaluate
 from sfsc_timm.cli.main import main
 from sfsc_timm.evaluation import si_number
 from sfsc_timm.hub import About, prepare
@@ -123,14 +124,32 @@ def test_accuracy_is_measured_where_it_is_not_there(
     whole = save_whole(tiny(), tmp_path / 'whole')
     data = ['--data', 'folder', '--data-dir', str(run / 'photos'), '--data-kwargs', 'train_share=0.3']
     command = ['publish', str(whole), '--repo', 'user/name', '--dry-run', *data]
-    assert main(command) == 0
-    assert (whole / 'matrix.json').is_file()
-    monkeypatch.setattr(evaluate, 'run', None)  # not again
+    with monkeypatch.context() as patch:
+        loads: list[Any] = []
+        load = source_module.load_checkpoint_model
+        patch.setattr(source_module, 'load_checkpoint_model', lambda *a, **k: loads.append(a) or load(*a, **k))
+        patch.setattr(_options, 'load_model', None)
+        assert main(command) == 0
+        assert len(loads) == 1, 'measured and published is one model, loaded once'
+    measured = json.loads((whole / 'matrix.json').read_text())
+    assert measured['checkpoints'][0]['compatibility'] == compatibility_id(tiny())
+    assert (whole / 'matrix.png').is_file()
+    monkeypatch.setattr(evaluate, 'measure', None)  # not again
     assert main(command) == 0
     save_whole(tiny(1), whole)  # other weights
     with pytest.raises(TypeError):
         main(command)
     capsys.readouterr()
+
+
+def test_names_are_checked_before_anything_is_measured(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = save_whole(tiny(), tmp_path / 'whole')
+    monkeypatch.setattr(evaluate, 'measure', None)
+    command = ['publish', str(whole), '--repo', 'nobody', '--dry-run', '--data', 'folder', '--data-dir', str(run)]
+    assert main(command) == 1
+    assert 'repo must be user/name' in capsys.readouterr().err
 
 
 def test_accuracy_of_another_checkpoint_needs_a_note(run: Path, tmp_path: Path) -> None:
