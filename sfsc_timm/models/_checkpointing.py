@@ -1,7 +1,8 @@
 """Gradient checkpointing that remembers the width.
 
 A checkpointed block runs again in backward, when the model may long be at another width. So the block notes the widths
-and slices of its forward, and the recomputation runs under them.
+and slices of its forward, and the recomputation runs under them. It counts no batch a second time into running
+statistics (as plain checkpointing does, pytorch#96136).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from .._private import is_default_reduce
+from .._private import BatchNormBase, is_default_reduce
 from ..slim import slim_states
 
 __all__ = ['checkpointed']
@@ -76,7 +77,16 @@ def _put(module: nn.Module, snapshot: Snapshot) -> None:
 def _restored(module: nn.Module, snapshot: Snapshot) -> Iterator[None]:
     now = _take(module)
     _put(module, snapshot)
+    # A batch is counted once: with a momentum of 0 the running statistics stay, and the counter is put back.
+    counting: list[Any] = [m for m in module.modules() if isinstance(m, BatchNormBase) and m.training]
+    counting = [norm for norm in counting if norm.num_batches_tracked is not None]
+    before = [(norm.momentum, norm.num_batches_tracked.clone()) for norm in counting]
+    for norm in counting:
+        norm.momentum = 0.0
     try:
         yield
     finally:
+        for norm, (momentum, counted) in zip(counting, before, strict=True):
+            norm.momentum = momentum
+            norm.num_batches_tracked.copy_(counted)
         _put(module, now)

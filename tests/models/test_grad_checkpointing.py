@@ -135,6 +135,21 @@ def test_batch_statistics_and_dropout_are_recomputed_alike(member: Member) -> No
     assert_same(gradients(other), gradients(model))
 
 
+def test_running_statistics_count_a_batch_once() -> None:
+    plain, batches = RESNET.create().train(), [images(batch=4) for _ in range(3)]
+    recomputed = copy.deepcopy(plain)
+    recomputed.set_grad_checkpointing()
+    for model in (plain, recomputed):
+        for x in batches:
+            with model.at_width(0.5):
+                model(x).square().mean().backward()
+    assert recomputed.layer1[0].bn1.num_batches_tracked.item() == 0
+    with recomputed.at_width(0.5):
+        assert recomputed.layer1[0].bn1.num_batches_tracked.item() == 3
+    for (name, ours), theirs in zip(recomputed.named_buffers(), plain.buffers(), strict=True):
+        torch.testing.assert_close(ours, theirs, msg=name)
+
+
 @pytest.mark.parametrize('member', [RESNET, CONVNEXT, EFFICIENTNET], ids=name_of)
 def test_copies_and_pickles(member: Member) -> None:
     model, x = member.create(width=0.5), images()
