@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +17,11 @@ from torch import nn
 from .._private import load_model_config_from_path
 from ..data import Preprocessing
 from ..models import Slimmable
+from .declared import believe, check_section, declared_digests, declared_space
 from .dense import DenseWidths
 from .errors import clear_errors
-from .identity import compatibility_id
+from .folders import find_folder, visible_folders
+from .identity import compatibility_id, space_id, weights_digest
 from .read import fill, read_weights
 from .save import SECTION
 
@@ -38,19 +40,31 @@ class Checkpoint:
         source: Where it came from.
         model: In evaluation mode; `embed(images)` gives the embedding at its active width, and `extract(width)`
             one width as a dense model.
-        compatibility: Identifies the metric space: checkpoints that share it can search each other's galleries.
+        compatibility: Identifies the weights of all widths, to which measurements belong.
         preprocessing: How an image becomes its input.
+        space: Identifies the metric space: checkpoints that share it can search each other's galleries.
+        digests: Digests of its widths, as declared; '' for one that declares none, as earlier versions saved it.
     """
 
     source: str
     model: Slimmable | DenseWidths
     compatibility: str
     preprocessing: Preprocessing
+    space: str = ''
+    digests: Mapping[float, str] = field(default_factory=dict)
 
     @property
     def widths(self) -> tuple[float, ...]:
         """The widths at which it embeds, ascending."""
         return self.model.widths
+
+    def digest(self, width: float) -> str:
+        """Identifies the weights that embed at a width: as declared, else of the weights as they are now."""
+        if width in self.digests:
+            return self.digests[width]
+        if isinstance(self.model, DenseWidths):
+            return weights_digest(self.model.extract(width))
+        return weights_digest(self.model, width)
 
 
 def load_checkpoint_model(
@@ -75,8 +89,8 @@ def load_checkpoint_model(
     - `hf-hub:user/name` or `hf-hub:user/name@revision`;
     - a timm model by name, with its pretrained weights.
 
-    The compatibility id is the one that the checkpoint declares (`save_widths` writes the same into all widths), and
-    `compatibility_id` of the weights otherwise.
+    Ids are those that the checkpoint declares, if its weights are the declared ones (see `checkpoints.declared`, also
+    for those of before), and `compatibility_id` and `space_id` of the weights where it declares none.
 
     Args:
         source: Where the checkpoint lies.
@@ -98,8 +112,8 @@ def load_checkpoint_model(
     path = Path(name).expanduser()
     if name.startswith(_HUB):
         loaded, section = _load_folder(_download(name), name)
-    elif path.is_dir():
-        loaded, section = _load_folder(path, name)
+    elif find_folder(path).is_dir():
+        loaded, section = _load_folder(find_folder(path), name)
     elif path.is_file() or name.endswith(_SUFFIXES) or '/' in name or os.sep in name:
         loaded, section, args = _load_file(path, model, model_kwargs or {}, use_ema)
     else:
@@ -107,12 +121,14 @@ def load_checkpoint_model(
     if not section and not isinstance(loaded, Slimmable):
         loaded.reset_classifier(0)  # type: ignore[operator]
     identity = section.get('compatibility') or compatibility_id(loaded)
+    space = declared_space(section) or space_id(loaded)
     # A folder of one width may hold a slimmable model of that one width, where plain timm has no narrower one.
     if not isinstance(loaded, Slimmable | DenseWidths) or (isinstance(loaded, Slimmable) and 'width' in section):
         loaded = DenseWidths({section.get('width', 1.0): loaded})
     if width is not None:
         loaded.set_width(width)
-    return Checkpoint(name, loaded.eval(), identity, _preprocessing(name, loaded, args, data_config or {}))
+    preprocessing = _preprocessing(name, loaded, args, data_config or {})
+    return Checkpoint(name, loaded.eval(), identity, preprocessing, space, declared_digests(section))
 
 
 def _load_folder(folder: Path, source: str) -> tuple[nn.Module, Mapping[str, Any]]:
@@ -121,17 +137,21 @@ def _load_folder(folder: Path, source: str) -> tuple[nn.Module, Mapping[str, Any
         if weights is None:
             raise FileNotFoundError(f'{source!r} holds a config.json but none of {", ".join(_WEIGHTS)}.')
         return load_configured(weights)
-    parts = [_load_folder(part, str(part)) for part in sorted(folder.iterdir()) if (part / 'config.json').is_file()]
+    parts = [_load_folder(part, str(part)) for part in visible_folders(folder) if (part / 'config.json').is_file()]
     if not parts:
         raise FileNotFoundError(
             f'{source!r} holds no checkpoint: expected config.json and model.safetensors, or folders with them for '
             'the widths.'
         )
-    known = {section.get('compatibility') for _, section in parts}
+    # Of one space, also where one of them was fitted again since; before there were spaces, of one checkpoint.
+    known = [{section.get(key) for _, section in parts} for key in ('space', 'compatibility')]
     widths = {section.get('width') for _, section in parts}
-    if len(known) != 1 or None in known or None in widths or len(widths) != len(parts):
+    if not any(len(ids) == 1 and None not in ids for ids in known) or None in widths or len(widths) != len(parts):
         raise ValueError(f'the folders in {source!r} are not the widths of one model; name one of them.')
-    return DenseWidths({section['width']: part for part, section in parts}), parts[-1][1]
+    merged = {key: value for key, value in parts[-1][1].items() if key != 'width'}
+    merged['widths'] = [section['width'] for _, section in parts]
+    merged['digests'] = {name: digest for _, section in parts for name, digest in section.get('digests', {}).items()}
+    return DenseWidths({section['width']: part for part, section in parts}), merged
 
 
 def read_section(config: Path) -> dict[str, Any]:
@@ -141,9 +161,10 @@ def read_section(config: Path) -> dict[str, Any]:
         ValueError: It is no config.
     """
     try:
-        return dict(json.loads(config.read_text(encoding='utf-8')).get(SECTION, {}))
-    except (ValueError, TypeError, AttributeError) as error:
+        section = json.loads(config.read_text(encoding='utf-8')).get(SECTION, {})
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{str(config)!r} is no config of timm's ({error!r}).") from error
+    return check_section(section, str(config))
 
 
 def load_configured(weights: Path, **changes: Any) -> tuple[nn.Module, Mapping[str, Any]]:
@@ -160,7 +181,9 @@ def load_configured(weights: Path, **changes: Any) -> tuple[nn.Module, Mapping[s
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{str(config)!r} is no config of timm's ({error!r}).") from error
     model = _create(str(weights), name, {**args, **changes, 'pretrained_cfg': pretrained_cfg})
-    fill(model, read_weights(weights).state, str(weights))
+    state = read_weights(weights).state
+    fill(model, state, str(weights))
+    believe(section, state, str(weights))
     return model, section
 
 

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 __all__ = ['Weights', 'fill', 'read_weights']
 
+_FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
 
 @dataclass(frozen=True)
 class Weights:
@@ -60,9 +62,10 @@ def fill(model: nn.Module, state: dict[str, Tensor], source: str) -> None:
     """Loads a state into a model if all of it fits, and otherwise leaves the model as it was.
 
     Raises:
-        ValueError: Names or shapes differ, or a weight is not finite.
+        ValueError: Names, shapes or kinds of number differ, or a weight is not finite.
     """
     own = model.state_dict()
+    kinds = {name: (_kind(state[name]), _kind(own[name])) for name in sorted(own.keys() & state.keys())}
     problems = {
         'missing': sorted(own.keys() - state.keys()),
         'unknown': sorted(state.keys() - own.keys()),
@@ -71,12 +74,22 @@ def fill(model: nn.Module, state: dict[str, Tensor], source: str) -> None:
             for name in sorted(own.keys() & state.keys())
             if own[name].shape != state[name].shape
         ],
-        'not finite': sorted(name for name, tensor in state.items() if not tensor.isfinite().all()),
+        # Whole numbers, booleans and the like would be taken for weights without a word.
+        'of another type': [f'{name} {found} for {kind}' for name, (found, kind) in kinds.items() if found != kind],
     }
+    if not problems['of another type']:
+        problems['not finite'] = sorted(name for name, tensor in state.items() if not tensor.isfinite().all())
     found = [f'{len(names)} {what}: {", ".join(names[:2])}' for what, names in problems.items() if names]
     if found:
         raise ValueError(f'{source!r} does not fit the model {_name(model)}: {"; ".join(found)}.')
     model.load_state_dict(state)
+
+
+def _kind(tensor: Tensor) -> str:
+    """What a tensor holds; the floating types between which weights may be converted are one kind."""
+    if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_nested:
+        return 'no plain tensor'
+    return 'floating' if tensor.dtype in _FLOATING else str(tensor.dtype).removeprefix('torch.')
 
 
 def _name(model: nn.Module) -> str:

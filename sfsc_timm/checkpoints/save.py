@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +10,9 @@ from timm.models import save_for_hf
 from torch import nn
 
 from ..models import Slimmable
-from .identity import compatibility_id
+from .declared import width_name
+from .folders import replacing_folder
+from .identity import compatibility_id, space_id, state_digest, weights_digest
 from .submodel import embedding_layer, sub_model
 
 __all__ = ['SECTION', 'save_model', 'save_width', 'save_widths', 'width_name']
@@ -21,11 +20,6 @@ __all__ = ['SECTION', 'save_model', 'save_width', 'save_widths', 'width_name']
 SECTION = 'sfsc'  # our own entry at the root of config.json; timm ignores it
 # What timm's config says of the weights that training may have started from.
 _ANCESTRY = dict.fromkeys(('license', 'description', 'origin_url', 'paper_name', 'notes'))
-
-
-def width_name(width: float) -> str:
-    """Name of a width's folder and branch: w0.25."""
-    return f'w{width:g}'
 
 
 def save_widths(model: Slimmable, directory: str | Path, **options: Any) -> dict[float, Path]:
@@ -50,6 +44,7 @@ def save_width(
     compatibility: str | None = None,
     license: str | None = None,  # noqa: A002  the entry's name
     allow_plugin: bool = False,
+    space: str | None = None,
 ) -> Path:
     """Saves one width as a dense model: config.json and model.safetensors.
 
@@ -61,10 +56,12 @@ def save_width(
         width: Which width.
         directory: The folder.
         data_config: Preprocessing to record (input_size, mean, std, interpolation, crop_pct, ...).
-        compatibility: Identifies the metric space, the same for all widths; None takes `compatibility_id(model)`.
+        compatibility: Identifies the checkpoint, the same for all widths; None takes `compatibility_id(model)`.
         license: Licence of the weights.
         allow_plugin: Where plain timm cannot express the sub-model, save it in a form that timm loads once this
             package is imported.
+        space: Identifies the metric space; None takes `space_id(model)`. Give that of another checkpoint only if this
+            width was fitted to its φ.
 
     Returns:
         The folder.
@@ -80,6 +77,8 @@ def save_width(
         'embed_dim': model.embed_dim,
         'embedding': embedding_layer(dense),
         'compatibility': compatibility or compatibility_id(model),
+        'space': space or space_id(model),
+        'digests': {width_name(width): weights_digest(model, width)},
     }
     return _save(dense, Path(directory), section, width_name(width), data_config, license)
 
@@ -90,6 +89,7 @@ def save_model(
     data_config: Mapping[str, Any] | None = None,
     compatibility: str | None = None,
     license: str | None = None,  # noqa: A002  the entry's name
+    space: str | None = None,
 ) -> Path:
     """Saves a whole slimmable model, all widths: config.json (architecture, model_args) and model.safetensors.
 
@@ -100,8 +100,9 @@ def save_model(
         model: The slimmable model, of `timm.create_model`.
         directory: The folder.
         data_config: Preprocessing to record (input_size, mean, std, interpolation, crop_pct, ...).
-        compatibility: Identifies the metric space; None takes `compatibility_id(model)`.
+        compatibility: Identifies the checkpoint; None takes `compatibility_id(model)`.
         license: Licence of the weights.
+        space: Identifies the metric space; None takes `space_id(model)`.
 
     Returns:
         The folder.
@@ -118,6 +119,8 @@ def save_model(
         'embed_dim': model.embed_dim,
         'embedding': embedding_layer(model),
         'compatibility': compatibility or compatibility_id(model),
+        'space': space or space_id(model),
+        'digests': {width_name(width): weights_digest(model, width) for width in model.widths},
     }
     # Recorded in any case, so that the folder outlives a change of the defaults.
     args = {'widths': list(model.widths), 'embed_dim': model.embed_dim}
@@ -134,9 +137,8 @@ def _save(
     model_args: dict[str, Any] | None = None,
 ) -> Path:
     cfg = {**_ANCESTRY, 'tag': tag, 'license': license, 'paper_ids': 'arXiv:2206.08289'}
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f'.{directory.name}-', dir=directory.parent))
-    try:
+    section = {**section, 'weights': state_digest(model.state_dict())}
+    with replacing_folder(directory) as temporary:
         save_for_hf(
             model,
             str(temporary),
@@ -148,9 +150,4 @@ def _save(
         temporary.chmod(0o755)  # temporary folders, and what safetensors writes, are for their owner alone
         for file in temporary.iterdir():
             file.chmod(0o644)
-        if directory.exists():
-            shutil.rmtree(directory)
-        os.replace(temporary, directory)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return directory

@@ -67,7 +67,12 @@ def _download_checked(repo: str, width: float) -> Path:
     revision = width_name(width)
     folder = download(repo, revision)
     part = read_section(folder / 'config.json')
-    if part.get('width') != width or part.get('compatibility') != whole['compatibility']:
+    # Of before there were digests of widths, both carry the id of all weights.
+    key = 'digests' if 'digests' in whole else 'compatibility'
+    declared, found = (section.get(key) for section in (whole, part))
+    if key == 'digests':
+        declared, found = ((values or {}).get(revision) for values in (declared, found))
+    if part.get('width') != width or found is None or found != declared:
         raise ValueError(
             f'hf-hub:{repo}@{revision} has compatibility id {part.get("compatibility")}, main has '
             f'{whole["compatibility"]}: publishing it is under way or was interrupted. Run `sfsc-timm publish` again, '

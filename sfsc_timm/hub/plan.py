@@ -131,7 +131,8 @@ def prepare(
     model, identity = _without_classifier(read.model), read.checkpoint.compatibility
     preprocessing = read.checkpoint.preprocessing
     options: dict[str, Any] = {
-        'data_config': preprocessing.to_dict(), 'compatibility': identity, 'license': about.license,
+        'data_config': preprocessing.to_dict(), 'compatibility': identity, 'space': read.checkpoint.space,
+        'license': about.license,
     }  # fmt: skip
     parts = []
     for width in model.widths:

@@ -107,7 +107,7 @@ def test_load_width_and_checkpoints_from_folders(saved: tuple[Member, Any, Path]
         assert_close_to(embed(together.model, x), embed(model, x))
     alone = load_checkpoint_model(root / 'widths' / 'w0.25')
     assert alone.widths == (0.25,)
-    assert alone.input_size == (3, 64, 64)
+    assert alone.preprocessing.input_size == (3, 64, 64)
     for source in (root / 'whole', root / 'widths'):
         with pytest.raises(ValueError, match=r'width must be one of \(0\.25, 0\.5, 0\.75, 1\.0\), got 0\.3'):
             load_width(source, 0.3)
