@@ -57,6 +57,7 @@ def run(args: argparse.Namespace) -> None:
     """Runs the command."""
     from ..checkpoints import save_widths
     from ..evaluation import plot_accuracy_cost, plot_matrix, plot_training
+    from ..evaluation.tables import update_gain
 
     terminal = console()
     start = time.perf_counter()
@@ -71,12 +72,12 @@ def run(args: argparse.Namespace) -> None:
     model = _create_model(data, size[0])
     rows = _train(terminal, model, data, size, config, args)
     write_csv(args.output / 'training.csv', rows)
-    matrix, gallery = _evaluate(model, data, size, args)
+    matrix = _evaluate(model, data, size, args)
     terminal.print(matrix_table(matrix))
     terminal.print(
         f'diagonal mean {matrix.diagonal_mean:.1f} mAP, cross mean {matrix.cross_mean:.1f} mAP; '
         f'{matrix.num_compatible} of {len(matrix.widths) * (len(matrix.widths) - 1)} cross-tests beat the smaller '
-        "model's self-test\n"
+        f"model's self-test; update gain {update_gain(matrix)}\n"
     )
     write_json(args.output / 'matrix.json', matrix.to_dict())
     plot_matrix(matrix, args.output / 'matrix.png')
@@ -87,7 +88,7 @@ def run(args: argparse.Namespace) -> None:
     terminal.print(
         f'A fresh process without sfsc_timm loads {folders[narrowest]} and searches the gallery of width 1.0'
     )
-    rank1 = _prove(data, folders[narrowest], gallery, size, args)
+    rank1 = _prove(model, data, folders[narrowest], size, args)
     place = model.widths.index(narrowest), len(model.widths) - 1
     terminal.print(f'rank-1 {rank1:.1f} there, {matrix.cmc[1][place]:.1f} in the matrix above\n')
     terminal.print(
@@ -188,43 +189,50 @@ def _train(
 
 def _evaluate(
     model: Slimmable, data: RetrievalData, size: tuple[int, int, int], args: argparse.Namespace
-) -> tuple[CompatibilityMatrix, torch.Tensor]:
-    """The matrix, and the gallery's embeddings at width 1.0."""
+) -> CompatibilityMatrix:
+    """Every query width against every gallery width."""
     from ..data import batches
-    from ..evaluation import GroundTruth, compatibility_matrix, embed, model_cost
+    from ..evaluation import Embedder, evaluate
 
     transform = _transforms(data, size)[1]
-    queries = embed(model, batches(data.query, transform))
-    galleries = embed(model, batches(data.gallery, transform))
-    costs = {width: model_cost(model.extract(width), size) for width in model.widths}
-    matrix = compatibility_matrix(
-        queries,
-        galleries,
-        GroundTruth.of(data),
-        params={width: cost.params for width, cost in costs.items()},
-        macs={width: cost.macs for width, cost in costs.items()},
-    )
+    sides = batches(data.query, transform), batches(data.gallery, transform)
+    matrix = evaluate(Embedder(model, *sides, input_size=size), None, data)
     settings = {name: str(value) if isinstance(value, Path) else value for name, value in vars(args).items()}
     settings.pop('run', None)
-    matrix.info.update(data=data.name, settings=settings)
-    return matrix, galleries[1.0]
+    matrix.info.update(settings=settings)
+    return matrix
 
 
 def _prove(
+    model: Slimmable,
     data: RetrievalData,
     folder: Path,
-    gallery: torch.Tensor,
     size: tuple[int, int, int],
     args: argparse.Namespace,
     rows: int = 8,
     k: int = 10,
 ) -> float:
-    """Queries embedded by plain timm in another process against `gallery`; draws matches, returns rank-1 in percent."""
+    """Searches the gallery, embedded at width 1.0, for queries that plain timm embeds in another process.
+
+    Args:
+        model: Embeds the gallery.
+        data: The benchmark.
+        folder: The sub-model that embeds the queries.
+        size: (C, H, W) of an image.
+        args: The command's.
+        rows: How many queries are drawn with their matches.
+        k: How many matches of each.
+
+    Returns:
+        Rank-1 in percent.
+    """
     from ..data import batches
-    from ..evaluation import GroundTruth, Match, plot_contact_sheet, retrieval_metrics
+    from ..evaluation import GroundTruth, Match, embed, plot_contact_sheet, retrieval_metrics
     from ..retrieval import search
 
-    images = torch.cat([batch.images for batch in batches(data.query, _transforms(data, size)[1])])
+    transform = _transforms(data, size)[1]
+    gallery = embed(model, batches(data.gallery, transform), [1.0])[1.0]
+    images = torch.cat([batch.images for batch in batches(data.query, transform)])
     with tempfile.TemporaryDirectory() as scratch:
         source, target = Path(scratch, 'queries.npy'), Path(scratch, 'embeddings.npy')
         np.save(source, images.numpy())

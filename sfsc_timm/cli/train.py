@@ -32,6 +32,7 @@ import torch.distributed as dist
 
 from .._device import use_threads
 from .._settings import range_of
+from ..evaluation import summary
 from ..recipes import list_recipes
 from ..training import (
     Loop,
@@ -184,7 +185,7 @@ class _Terminal(Report):
     def on_matrix(self, name: str, matrix: Any, is_last: bool) -> None:  # noqa: ARG002
         if is_last:
             self.close()
-            self._terminal.print('', matrix_table(matrix))
+            self._terminal.print('', matrix_table(matrix), summary(matrix))
 
     def close(self) -> None:
         if self._bar is not None:
