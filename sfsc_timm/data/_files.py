@@ -121,13 +121,15 @@ def read_mapping(path: Path, columns: str) -> dict[str, str]:
     return found
 
 
-def require_first(samples: list[Sample], tree: str) -> list[Sample]:
-    """Returns the samples of a list whose first image exists: enough to see that the images lie where they should.
+def require_ends(samples: list[Sample], tree: str) -> list[Sample]:
+    """Returns the samples of a list whose first and last images exist.
+
+    That is enough to see that the images lie where they should and that the list is not cut off in mid-line.
 
     Raises:
-        FileNotFoundError: The first image is missing.
+        FileNotFoundError: One of them is missing.
     """
-    for sample in samples[:1]:
+    for sample in (*samples[:1], *samples[-1:]):
         require(Path(str(sample.image)), tree)
     return samples
 

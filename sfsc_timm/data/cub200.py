@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ._files import number, read_mapping, require_entry, require_first
+from ._files import number, read_mapping, require_ends, require_entry
 from ._registry import register_data
 from ._types import RetrievalData, Sample
 
@@ -42,6 +42,6 @@ def cub200(root: Path) -> RetrievalData:
         if key not in label:
             raise ValueError(f'{images} has the image {key}, which {labels} has not.')
         samples.append(Sample(folder / path, label[key]))
-    train = [sample for sample in require_first(samples, TREE) if sample.identity <= _TRAIN_CLASSES]
+    train = [sample for sample in require_ends(samples, TREE) if sample.identity <= _TRAIN_CLASSES]
     test = [sample for sample in samples if sample.identity > _TRAIN_CLASSES]
     return RetrievalData('cub200', train, test, test, cameras=False, shared=True, ks=(1, 2, 4, 8))

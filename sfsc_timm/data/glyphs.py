@@ -36,6 +36,7 @@ TYPEFACES = (
 """The cameras, in order."""
 
 _LEAST_TYPEFACES = 8  # of an identity; about half, so that most have letters of both families
+_MOST_CHARACTERS = 10_000  # more than the typefaces have
 _BRAILLE = range(0x2800, 0x2900)  # centred in its box, a pattern is told from its shifted copies by nothing
 _REFERENCE_SIZE = 24  # pixels per em at which look-alikes are found, whatever the image size
 _MARGIN = 2
@@ -76,6 +77,8 @@ def glyphs(
     for name, value, least in (('seed', seed, 0), ('queries', queries, 1)):
         if value < least:
             raise ValueError(f'{name} must be at least {least}, got {value}.')
+    for name, limit in (('train_identities', train_identities), ('test_identities', test_identities)):
+        _limit(name, limit, _MOST_CHARACTERS)  # before the fonts are compared, which takes its time
     if not 0 <= distortion <= 2:
         raise ValueError(f'distortion must be in [0, 2], got {distortion}.')
     typefaces = _identities()

@@ -6,7 +6,7 @@ import csv
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
-from ._files import hash_order, number, read_rows, require, require_entry, require_first
+from ._files import hash_order, number, read_rows, require, require_ends, require_entry
 from ._registry import register_data
 from ._types import RetrievalData, Sample
 
@@ -73,7 +73,7 @@ def _photographs(root: Path) -> dict[int, list[Sample]]:
         file = require_entry(root, name, TREE)
         cells = [[cell.rstrip(',') for cell in row] for row in read_rows(file, 'path, class_id, coarse_class_id')]
         samples = [Sample(root / path, number(label, 'class_id', f'{file}, {path}')) for path, label, _ in cells]
-        for sample in require_first(samples, TREE):
+        for sample in require_ends(samples, TREE):
             found[sample.identity].append(sample)
     return found
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ._files import number, read_rows, read_text, require_entry, require_first
+from ._files import number, read_rows, read_text, require_ends, require_entry
 from ._registry import register_data
 from ._types import RetrievalData, Sample
 
@@ -41,7 +41,7 @@ def inshop(root: Path) -> RetrievalData:
     if expected != len(rows):
         raise ValueError(f'{file} is cut off: its first line announces {expected} images, it lists {len(rows)}.')
     for samples in splits.values():
-        require_first(samples, TREE)
+        require_ends(samples, TREE)
     return RetrievalData(
         'inshop', splits['train'], splits['query'], splits['gallery'], cameras=False, ks=(1, 10, 20, 30)
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ._files import number, read_rows, require_entry, require_first
+from ._files import number, read_rows, require_ends, require_entry
 from ._registry import register_data
 from ._types import RetrievalData, Sample
 
@@ -58,4 +58,4 @@ def _read(root: Path, name: str, folder: Path, first: int = 0) -> list[Sample]:
             raise ValueError(f'{file}: the image name {path!r} has no camera as its third part.')
         camera = number(parts[2], 'the camera', f'{file}, {path}', least=1)
         samples.append(Sample(folder / path, first + number(identity, 'the identity', f'{file}, {path}'), camera - 1))
-    return require_first(samples, TREE)
+    return require_ends(samples, TREE)

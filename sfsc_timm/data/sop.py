@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ._files import number, read_rows, require_entry, require_first
+from ._files import number, read_rows, require_ends, require_entry
 from ._registry import register_data
 from ._types import RetrievalData, Sample
 
@@ -38,6 +38,6 @@ def sop(root: Path) -> RetrievalData:
 def _read(root: Path, name: str) -> list[Sample]:
     file = require_entry(root, name, TREE)
     rows = read_rows(file, 'image_id class_id super_class_id path', header=1)
-    return require_first(
+    return require_ends(
         [Sample(root / path, number(label, 'class_id', f'{file}, {path}')) for _, label, _, path in rows], TREE
     )
