@@ -1,5 +1,6 @@
 """Galleries on disk, and search in them: exact, or by a FAISS index."""
 
+from .changes import Changes, find_changes, state_since, times_of
 from .faiss import FaissIndex
 from .gallery import Gallery, GalleryInfo, IncompatibleGalleryError
 from .indexed import indexed
@@ -8,6 +9,7 @@ from .search import search
 from .shards import FileState, file_state
 
 __all__ = [
+    'Changes',
     'FaissIndex',
     'FileState',
     'Gallery',
@@ -15,6 +17,9 @@ __all__ = [
     'IncompatibleGalleryError',
     'Preparation',
     'file_state',
+    'find_changes',
     'indexed',
     'search',
+    'state_since',
+    'times_of',
 ]

@@ -60,10 +60,10 @@ class Shard:
         return len(self.paths)
 
 
-def digest_of(path: Path) -> str:
+def digest_of(path: str | os.PathLike[str]) -> str:
     """SHA-256 of a file, in hexadecimal digits."""
     digest = hashlib.sha256()
-    with path.open('rb') as file:
+    with Path(path).open('rb') as file:
         while chunk := file.read(1 << 20):
             digest.update(chunk)
     return digest.hexdigest()
@@ -76,7 +76,7 @@ def file_state(path: str | os.PathLike[str]) -> FileState:
         OSError: It cannot be read.
     """
     found = os.stat(path)  # before it is read, so that a change during the reading is seen next time
-    return FileState(found.st_size, found.st_mtime_ns, digest_of(Path(path)))
+    return FileState(found.st_size, found.st_mtime_ns, digest_of(path))
 
 
 def write_shard(
