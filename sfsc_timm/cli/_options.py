@@ -13,8 +13,6 @@ from .._device import find_device
 from ._terminal import console, progress_bar
 
 if TYPE_CHECKING:
-    import torch
-
     from ..checkpoints import Checkpoint
     from ..data import Batches, RetrievalData, Sample
 
@@ -212,40 +210,6 @@ def serve(
         on_error=getattr(args, 'on_error', 'raise'),
         pin_memory=find_device(args.device).type == 'cuda',
     )
-
-
-def embed_all(
-    checkpoint: Checkpoint,
-    loader: Batches,
-    widths: Sequence[float],
-    args: argparse.Namespace,
-    label: str,
-    flip: bool | None = None,
-) -> tuple[dict[float, torch.Tensor], list[int]]:
-    """Embeds everything under a progress bar.
-
-    Args:
-        checkpoint: Embeds.
-        loader: What is embedded.
-        widths: At which widths.
-        args: Of `add_checkpoint_arguments`.
-        label: Of the progress bar.
-        flip: Whether to average with the embedding of the mirrored image; None does as the flag says.
-
-    Returns:
-        Embeddings (N, D) of each width, and the places of the N readable images in the list of samples.
-    """
-    from ..evaluation import embed
-
-    kept: list[int] = []
-
-    def images() -> Iterator[torch.Tensor]:
-        for batch in track(loader, len(loader), label):
-            kept.extend(batch.indices.tolist())
-            yield batch.images
-
-    flip = args.flip if flip is None else flip
-    return embed(checkpoint.model, images(), widths, device=find_device(args.device), flip=flip), kept
 
 
 def embed_dim(checkpoint: Checkpoint, width: float, args: argparse.Namespace) -> int:

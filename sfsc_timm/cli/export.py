@@ -24,6 +24,7 @@ from ._options import (
     CHECKPOINT,
     add_checkpoint_arguments,
     add_data_arguments,
+    check_data_arguments,
     load_model,
     read_data,
     serve,
@@ -47,8 +48,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_checkpoint_arguments(parser, positional=True)
     group = parser.add_argument_group('export')
     group.add_argument('--widths', type=float, nargs='+', metavar='W', help='widths to export (all)')
-    group.add_argument('--output', type=Path, default=Path('onnx'), help='folder for the files (%(default)s)')
-    group.add_argument('--int8', action='store_true', help='add the model with weights of 8 bits')
+    group.add_argument(
+        '--output', type=Path, default=Path('onnx'), metavar='DIR', help='folder for the files (%(default)s)'
+    )
+    group.add_argument('--int8', action='store_true', help='add each model with weights of 8 bits')
     add_data_arguments(parser, required=False)
 
 
@@ -80,11 +83,16 @@ def run(args: argparse.Namespace) -> None:
     """Runs the command."""
     terminal = console()
     if args.data is not None and not args.int8:
-        raise ValueError('--data is what the loss of --int8 is measured on; add --int8, or leave it out.')
+        raise ValueError('--data is what the loss of --int8 is measured on, got no --int8; add --int8, or leave it out')
+    if args.flip:
+        raise ValueError('--flip averages two embeddings, which no exported model does; leave it out')
+    check_data_arguments(args)
     checkpoint = load_model(args, args.checkpoint)
     widths = checkpoint.widths if args.widths is None else tuple(dict.fromkeys(args.widths))
     if not set(widths) <= set(checkpoint.widths):
-        raise ValueError(f'{args.checkpoint!r} has the widths {checkpoint.widths}, asked for were {widths}.')
+        raise ValueError(
+            f'--widths must be among {checkpoint.widths}, which the checkpoint has; asked for were {widths}'
+        )
     data = read_data(args) if args.data is not None else None
     checkpoint = suited(checkpoint, data, args) if data is not None else checkpoint
     rows = [_export(checkpoint, width, data, args) for width in widths]

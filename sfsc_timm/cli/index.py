@@ -24,12 +24,14 @@ from ._options import (
     CHECKPOINT,
     add_checkpoint_arguments,
     add_data_arguments,
+    check_data_arguments,
     embed_dim,
     load_model,
     read_data,
     serve,
     suited,
     track,
+    whole_number,
 )
 from ._terminal import console
 
@@ -44,26 +46,36 @@ NOTES = CHECKPOINT
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
-    parser.add_argument('folder', type=Path, nargs='?', metavar='FOLDER', help='images, in subfolders too')
+    parser.add_argument('folder', type=Path, nargs='?', metavar='FOLDER', help='folder of images, in subfolders too')
     add_checkpoint_arguments(parser)
     add_data_arguments(parser, required=False)
     group = parser.add_argument_group('gallery')
-    group.add_argument('--output', type=Path, default=Path('gallery'), help='folder of the gallery (%(default)s)')
-    group.add_argument('--width', type=float, metavar='W', help="width of the embeddings (the checkpoint's widest)")
-    group.add_argument('--dtype', choices=('float32', 'float16'), default='float32', help='as stored (%(default)s)')
     group.add_argument(
-        '--shard-size', type=int, default=4096, metavar='N', help='images between saves, at least (%(default)s)'
+        '--output', type=Path, default=Path('gallery'), metavar='DIR', help='folder of the gallery (%(default)s)'
     )
+    group.add_argument(
+        '--width', type=float, metavar='W', help="width that embeds the images (the checkpoint's widest)"
+    )
+    group.add_argument(
+        '--dtype', choices=('float32', 'float16'), default='float32', help='type of the stored numbers (%(default)s)'
+    )
+    group.add_argument(
+        '--shard-size', type=whole_number(1), default=4096, metavar='N',
+        help='least number of images between two saves (>= 1; %(default)s)',
+    )  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> None:
     """Runs the command."""
     terminal = console()
+    if (args.folder is None) == (args.data is None):
+        raise ValueError('either a FOLDER of images or --data, whose gallery is embedded, must be given')
+    check_data_arguments(args)
     checkpoint = load_model(args, args.checkpoint)
     checkpoint, samples = _find(checkpoint, args)
     width = checkpoint.widths[-1] if args.width is None else args.width
     if width not in checkpoint.widths:
-        raise ValueError(f'--width must be one of {checkpoint.widths}, got {width:g}.')
+        raise ValueError(f'--width must be one of {checkpoint.widths}, got {width:g}')
     size = embed_dim(checkpoint, width, args)
     info = GalleryInfo(checkpoint.source, width, size, checkpoint.compatibility, args.dtype)
     gallery = Gallery.create(args.output, info)
@@ -87,8 +99,6 @@ def _find(checkpoint: Checkpoint, args: argparse.Namespace) -> tuple[Checkpoint,
     """The images by absolute path, and the checkpoint with the preprocessing that suits them."""
     from ..data._files import require_images
 
-    if (args.folder is None) == (args.data is None):
-        raise ValueError('give either a FOLDER of images or --data, whose gallery is embedded.')
     if args.data is None:
         files = require_images(args.folder, '  FOLDER/**/*.jpg, .png, ...', recursive=True)
     else:
@@ -96,7 +106,7 @@ def _find(checkpoint: Checkpoint, args: argparse.Namespace) -> tuple[Checkpoint,
         checkpoint = suited(checkpoint, data, args)
         files = [sample.image for sample in data.gallery if isinstance(sample.image, Path)]
         if not files:
-            raise ValueError(f'{args.data} is made at run time: there are no files to search for.')
+            raise ValueError(f'--data must have files to search for, got {args.data}, which is made at run time')
     paths = [str(file.resolve()) for file in files]
     return checkpoint, {path: Sample(Path(path), 0) for path in paths}
 

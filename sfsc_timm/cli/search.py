@@ -14,15 +14,26 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .._device import find_device
 from ..data import Sample
-from ..evaluation import Match, plot_contact_sheet
+from ..evaluation import Match, embed, plot_contact_sheet
 from ..retrieval import Gallery, IncompatibleGalleryError, Preparation, indexed
 from ..retrieval import search as search_exactly
-from ._options import CHECKPOINT, add_checkpoint_arguments, asked_preprocessing, embed_all, embed_dim, load_model, serve
+from ._options import (
+    CHECKPOINT,
+    add_checkpoint_arguments,
+    add_error_argument,
+    asked_preprocessing,
+    embed_dim,
+    load_model,
+    serve,
+    track,
+)
 from ._terminal import console
 
 if TYPE_CHECKING:
@@ -39,11 +50,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('images', type=Path, nargs='+', metavar='IMAGE', help='query images, or folders of them')
     add_checkpoint_arguments(parser)
     group = parser.add_argument_group('search')
-    group.add_argument('--width', type=float, metavar='W', help="width of the queries (the checkpoint's narrowest)")
-    group.add_argument('-k', type=int, default=10, metavar='K', help='matches of each query (%(default)s)')
-    group.add_argument('--distance', choices=('cosine', 'euclidean'), default='cosine', help='(%(default)s)')
+    group.add_argument(
+        '--width', type=float, metavar='W', help="width that embeds the queries (the checkpoint's narrowest)"
+    )
+    group.add_argument(
+        '-k', type=int, default=10, metavar='K', help='matches to show of each query (>= 1; %(default)s)'
+    )
+    group.add_argument(
+        '--distance', choices=('cosine', 'euclidean'), default='cosine', help='how embeddings compare (%(default)s)'
+    )
+    add_error_argument(group)
     group.add_argument('--faiss', action='store_true', help='search an approximate index, kept in the gallery')
-    group.add_argument('--json', action='store_true', help='print JSON')
+    group.add_argument('--json', action='store_true', help='print the matches as JSON')
     group.add_argument('--contact-sheet', type=Path, metavar='FILE', help='draw queries and matches, .png or .pdf')
     group.add_argument('--force', action='store_true', help='search although metric space or preparation differ')
 
@@ -53,18 +71,17 @@ def run(args: argparse.Namespace) -> None:
     terminal = console()
     gallery = Gallery(args.gallery)
     if not len(gallery):
-        raise ValueError(f'{str(args.gallery)!r} is empty: embed images with `sfsc-timm index` first.')
+        raise ValueError(f'GALLERY must hold images, {str(args.gallery)!r} is empty; embed some by `sfsc-timm index`')
     if args.k < 1:
-        raise ValueError(f'-k must be at least 1, got {args.k}.')
+        raise ValueError(f'-k must be at least 1, got {args.k}')
     files = _queries(args.images)
     checkpoint = load_model(args, args.checkpoint)
     width = checkpoint.widths[0] if args.width is None else args.width
     if width not in checkpoint.widths:
-        raise ValueError(f'--width must be one of {checkpoint.widths}, got {width:g}.')
+        raise ValueError(f'--width must be one of {checkpoint.widths}, got {width:g}')
     checkpoint, flip = _prepared(checkpoint, gallery, args)
     gallery.check(checkpoint.compatibility, embed_dim(checkpoint, width, args), force=args.force)
-    loader = serve(checkpoint, [Sample(file, 0) for file in files], args)
-    embeddings = embed_all(checkpoint, loader, [width], args, 'queries', flip)[0][width]
+    embeddings, files = _embed(checkpoint, width, files, flip, args)
     found = _search(embeddings, gallery, args)
     if args.contact_sheet is not None:
         _draw(files, found, args.contact_sheet, f'queries at width {width:g}, gallery at width {gallery.info.width:g}')
@@ -98,7 +115,7 @@ def _queries(images: list[Path]) -> list[Path]:
         elif image.is_file():
             files.append(image)
         else:
-            raise FileNotFoundError(f'no image at {str(image)!r}.')
+            raise FileNotFoundError(f'IMAGE must be a file or a folder, no image at {str(image)!r}')
     return files
 
 
@@ -112,9 +129,26 @@ def _prepared(checkpoint: Checkpoint, gallery: Gallery, args: argparse.Namespace
     if channels != checkpoint.preprocessing.channels:
         raise IncompatibleGalleryError(
             f'the images of {str(gallery.folder)!r} were prepared with {channels} channels, the checkpoint takes '
-            f'{checkpoint.preprocessing.channels}: they are not of one metric space.'
+            f'{checkpoint.preprocessing.channels}: they are not of one metric space'
         )
     return replace(checkpoint, preprocessing=wanted.preprocessing), wanted.flip
+
+
+def _embed(
+    checkpoint: Checkpoint, width: float, files: list[Path], flip: bool, args: argparse.Namespace
+) -> tuple[Tensor, list[Path]]:
+    """Embeddings (N, D) of the readable ones among the files, and those files."""
+    loader = serve(checkpoint, [Sample(file, 0) for file in files], args)
+    readable: list[Path] = []
+
+    def images() -> Iterator[Tensor]:
+        for batch in track(loader, len(loader), 'queries'):
+            readable.extend(files[i] for i in batch.indices.tolist())
+            yield batch.images
+        if not readable:
+            raise ValueError('none of the query images could be read')
+
+    return embed(checkpoint.model, images(), [width], device=find_device(args.device), flip=flip)[width], readable
 
 
 def _search(queries: Tensor, gallery: Gallery, args: argparse.Namespace) -> list[list[tuple[str, float]]]:

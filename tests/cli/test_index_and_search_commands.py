@@ -271,11 +271,18 @@ def test_preprocessing_out_of_range_is_refused(saved, tmp_path, capsys, flags, m
     assert not (tmp_path / 'g').exists()
 
 
-@pytest.mark.parametrize('flags', [['--crop-mode', 'nonsense'], ['--interpolation', 'nonsense']])
-def test_preprocessing_of_unknown_kind_is_wrong_usage(saved, tmp_path, capsys, flags):
+@pytest.mark.parametrize('flags, message', [
+    (['--crop-mode', 'nonsense'], "invalid choice: 'nonsense'"),
+    (['--interpolation', 'nonsense'], "invalid choice: 'nonsense'"),
+    (['--shard-size', '-7'], "--shard-size: must be a whole number >= 1, got '-7'"),
+    (['--batch-size', '0'], "--batch-size: must be a whole number >= 1, got '0'"),
+    (['--workers', '100000'], "--workers: must be a whole number in [0, 1024], got '100000'"),
+    (['--workers', '1.5'], "--workers: must be a whole number in [0, 1024], got '1.5'"),
+])  # fmt: skip
+def test_what_no_flag_may_be_is_wrong_usage(saved, tmp_path, capsys, flags, message):
     with pytest.raises(SystemExit, match='2'):
         build(saved[1], tmp_path / 'g', *flags)
-    assert "invalid choice: 'nonsense'" in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 def test_unreadable_images(saved, tmp_path, capsys):
@@ -299,6 +306,10 @@ def test_unreadable_images(saved, tmp_path, capsys):
     assert '3 items at width 1, 16 numbers each; 1 unreadable images skipped' in capsys.readouterr().out
     assert query(tmp_path / 'g', root, bad) == 1
     assert str(bad) in capsys.readouterr().err
+    assert query(tmp_path / 'g', root, bad, files[0], '--on-error', 'skip', '--json', '-k', 1) == 0
+    assert [found['query'] for found in json.loads(capsys.readouterr().out)['results']] == [str(files[0])]
+    assert query(tmp_path / 'g', root, bad, '--on-error', 'skip') == 1
+    assert 'none of the query images could be read' in capsys.readouterr().err
     assert query(tmp_path / 'g', root, files[0]) == 0
 
 
@@ -319,6 +330,7 @@ def test_names_are_printed_as_they_are(saved, tmp_path, capsys):
     (['index'], 'either a FOLDER'),
     (['index', 'a', '--data', 'folder'], 'either a FOLDER'),
     (['index', 'nowhere'], 'Not found: nowhere'),
+    (['index', 'a', '--data-kwargs', 'size=3'], '--data-dir and --data-kwargs are of a data set, got no --data'),
     (['index', '--data', 'glyphs', '--data-kwargs', 'train_identities=2', 'test_identities=2'], 'run time'),
     (['search', 'nowhere', 'a.png'], 'no gallery in'),
     (['search', 'empty', 'a.png'], 'is empty'),

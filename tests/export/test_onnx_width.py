@@ -98,6 +98,8 @@ def test_export_command_errors(tmp_path: Path, capsys: pytest.CaptureFixture[str
     for arguments, message in (
         (['--data', 'glyphs'], 'add --int8'),
         (['--widths', '0.3'], 'asked for were (0.3,)'),
+        (['--flip'], 'no exported model does; leave it out'),
+        (['--data-dir', 'photos'], 'are of a data set, got no --data'),
     ):
         assert main(['export', checkpoint, '--output', str(tmp_path / 'onnx'), *arguments]) == 1
         assert message in capsys.readouterr().err
