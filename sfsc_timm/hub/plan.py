@@ -155,8 +155,14 @@ def check_repo(repo: str) -> None:
     Raises:
         ValueError: It is none.
     """
+    from huggingface_hub.utils import HFValidationError, validate_repo_id
+
     if not re.fullmatch(r'[\w.-]+/[\w.-]+', repo, re.ASCII):
         raise ValueError(f'repo must be user/name, of letters, digits, -, _ and ., got {repo!r}')
+    try:
+        validate_repo_id(repo)
+    except HFValidationError as error:
+        raise ValueError(f'repo must be a name that the Hugging Face Hub takes, got {repo!r}: {error}') from error
 
 
 def _without_classifier(model: Slimmable) -> Slimmable:
