@@ -77,7 +77,9 @@ def run(args: argparse.Namespace) -> None:
     if width not in checkpoint.widths:
         raise ValueError(f'--width must be one of {checkpoint.widths}, got {width:g}')
     size = embed_dim(checkpoint, width, args)
-    info = GalleryInfo(checkpoint.source, width, size, checkpoint.compatibility, args.dtype)
+    info = GalleryInfo(
+        checkpoint.source, width, size, checkpoint.compatibility, args.dtype, checkpoint.space, checkpoint.digest(width)
+    )
     gallery = Gallery.create(args.output, info)
     Preparation(checkpoint.preprocessing, args.flip).claim(gallery)
     left = gallery.missing(samples)

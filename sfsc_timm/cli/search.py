@@ -80,7 +80,8 @@ def run(args: argparse.Namespace) -> None:
     if width not in checkpoint.widths:
         raise ValueError(f'--width must be one of {checkpoint.widths}, got {width:g}')
     checkpoint, flip = _prepared(checkpoint, gallery, args)
-    gallery.check(checkpoint.compatibility, embed_dim(checkpoint, width, args), force=args.force)
+    size = embed_dim(checkpoint, width, args)
+    gallery.check(checkpoint.compatibility, size, space_id=checkpoint.space, force=args.force)
     embeddings, files = _embed(checkpoint, width, files, flip, args)
     found = _search(embeddings, gallery, args)
     if args.contact_sheet is not None:

@@ -9,7 +9,7 @@ import torch
 from helpers.checkpoints import DATA_CONFIG, paint, save_whole, tiny
 
 from sfsc_timm._files import write_json
-from sfsc_timm.checkpoints import compatibility_id, save_widths
+from sfsc_timm.checkpoints import compatibility_id, save_widths, space_id, weights_digest
 from sfsc_timm.cli import index
 from sfsc_timm.cli.main import main
 from sfsc_timm.data import DECODING, Preprocessing, Sample, batches
@@ -63,6 +63,8 @@ def test_gallery_holds_the_embeddings(saved, tmp_path, capsys):
     torch.testing.assert_close(made.embeddings(), embeddings(model, files, 1.0), rtol=1e-4, atol=1e-5)
     assert (made.info.width, made.info.embed_dim) == (1.0, 16)
     assert made.info.compatibility_id == compatibility_id(model)
+    assert made.info.space_id == space_id(model)
+    assert made.info.weights_digest == weights_digest(model, 1.0)
     assert '12 items at width 1, 16 numbers each' in capsys.readouterr().out
 
 
