@@ -3,6 +3,7 @@
 from ._extract import extract
 from ._heads import CosineLinear, classify_fixed, create_neck, fold_neck
 from ._slimmable import Slimmable
+from ._sorting import sort_channels
 from ._widths import DEFAULT_WIDTHS, at_width, check_widths, get_width, get_widths, scale_channels, set_width
 from .slim_convnext import SlimmableConvNeXt
 from .slim_efficientnet import SlimmableEfficientNet
@@ -27,4 +28,5 @@ __all__ = [
     'get_widths',
     'scale_channels',
     'set_width',
+    'sort_channels',
 ]

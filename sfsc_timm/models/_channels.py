@@ -27,8 +27,8 @@ class ChannelGroup:
     Attributes:
         size: How many there are.
         places: Every tensor that lists them, by name, and along which of its dimensions.
-        readers: Weights (along dimension 1) that read them, with the mean of |input| to each over the images watched,
-            shape (size,); under the name '' the output of the network.
+        readers: Weights (along dimension 1) that read them, with the mean square of what each reads, shape (size,), as
+            a sum over the batches watched; under the name '' the output of the network.
         is_fixed: Whether something depends on their order.
     """
 
@@ -57,7 +57,7 @@ class ChannelGroup:
     def read(self, name: str, values: Tensor, dim: int) -> None:
         """Notes that the weight `name` reads the channels, and what they hold: `dim` of `values` lists them."""
         group = self.root()
-        mean = values.detach().abs().double().mean([d for d in range(values.ndim) if d != dim % values.ndim])
+        mean = values.detach().double().square().mean([d for d in range(values.ndim) if d != dim % values.ndim])
         group.readers[name] = group.readers[name] + mean if name in group.readers else mean
 
 
