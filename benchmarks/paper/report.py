@@ -11,6 +11,7 @@ import numpy as np
 
 from benchmarks.paper.runs import flags_of, read_tuning
 from sfsc_timm.evaluation import CompatibilityMatrix, paper_name
+from sfsc_timm.evaluation.tables import update_gain
 from sfsc_timm.recipes import list_recipes
 
 ORDER = (
@@ -55,7 +56,11 @@ def stack(runs: list[dict[str, Any]]) -> np.ndarray:
 
 
 def figures(runs: list[dict[str, Any]]) -> dict[str, np.ndarray]:
-    """Self-tests (seeds, m); diagonal mean, cross mean and compatible cells of each seed, NaN if they mean nothing."""
+    """Of each seed: self-tests (seeds, m), diagonal and cross mean, compatible cells, update gain.
+
+    What compares widths is NaN where they are not meant to be compared; an update gain is NaN, too, where the bigger
+    widths are hardly better (see `CompatibilityMatrix.update_gain`).
+    """
     matrices = [CompatibilityMatrix.from_dict(run['matrix']) for run in runs]
     is_compatible = list_recipes()[runs[0]['system']].is_compatible
     return {
@@ -63,6 +68,7 @@ def figures(runs: list[dict[str, Any]]) -> dict[str, np.ndarray]:
         'diagonal': np.array([matrix.diagonal_mean for matrix in matrices]),
         'cross': np.array([matrix.cross_mean if is_compatible else np.nan for matrix in matrices]),
         'compatible': np.array([matrix.num_compatible if is_compatible else np.nan for matrix in matrices]),
+        'update_gain': np.array([matrix.update_gain if is_compatible else np.nan for matrix in matrices]),
     }
 
 
@@ -96,11 +102,9 @@ def markdown(runs: Runs, data: str, tuning: dict[str, Any]) -> str:
     for system in ('sfsc', 'sfsc-paper'):
         if system in runs:
             lines += _margins(runs, system, names)
+    lines += ['', 'Mean over seeds of every pair; in parentheses its update gain, where the gallery model is bigger.']
     for system, found in runs.items():
-        cells = stack(found).mean(0)
-        lines += ['', f'**{_title(system)}**', '', *_table([r'query \ gallery', *names])]
-        for name, row in zip(names, cells, strict=True):
-            lines.append(f'| {name} | ' + ' | '.join('-' if np.isnan(v) else f'{v:.2f}' for v in row) + ' |')
+        lines += ['', f'**{_title(system)}**', '', *_table([r'query \ gallery', *names]), *_cells(found, names)]
     return '\n'.join(lines + _trials(tuning)) + '\n'
 
 
@@ -122,14 +126,28 @@ def _conditions(runs: Runs, tuning: dict[str, Any]) -> str:
 
 def _means(runs: Runs, names: list[str]) -> list[str]:
     self_tests = [f'{name}/{name}' for name in names]
-    lines = _table(['system', 'seeds', *self_tests, 'diagonal', 'cross', 'above the weaker self-test'])
+    lines = _table(['system', 'seeds', *self_tests, 'diagonal', 'cross', 'above the weaker self-test', 'update gain'])
     for system, found in runs.items():
         means = figures(found)
         row = [_spread(values) for values in means['self_tests'].T]
         row += [_spread(means['diagonal']), _spread(means['cross'])]
         possible = len(names) * (len(names) - 1)
         row += ['-' if np.isnan(means['cross']).any() else f'{means["compatible"].mean():.1f} of {possible}']
+        row += [_spread(means['update_gain'])]
         lines.append(f'| {_title(system)} | {len(found)} | {" | ".join(row)} |')
+    return lines
+
+
+def _cells(found: list[dict[str, Any]], names: list[str]) -> list[str]:
+    """The matrix of a system with the update gains of its means."""
+    cells = stack(found).mean(0)
+    mean = CompatibilityMatrix(tuple(found[0]['matrix']['widths']), cells, cells, {})
+    lines = []
+    for i, name in enumerate(names):
+        row = ['-' if np.isnan(value) else f'{value:.2f}' for value in cells[i]]
+        for j in range(i + 1, len(names)):
+            row[j] += '' if np.isnan(cells[i, j]) else f' ({update_gain(mean, i, j)})'
+        lines.append(f'| {name} | {" | ".join(row)} |')
     return lines
 
 

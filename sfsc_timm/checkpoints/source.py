@@ -182,7 +182,7 @@ def portable(value: Any) -> Any:
         return {str(key): portable(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [portable(item) for item in value]
-    if isinstance(value, bool | int | float):
+    if value is None or isinstance(value, bool | int | float):
         return value
     text = str(value)
     if ' ' not in text:

@@ -63,7 +63,7 @@ def update_gain_table(matrix: CompatibilityMatrix) -> str:
 def update_gain(matrix: CompatibilityMatrix, row: int | None = None, column: int | None = None) -> str:
     """The update gain of a cell, or the pooled one, as tables show it: '0.47', or '-' where it means nothing."""
     value = matrix.update_gain if row is None else float(matrix.update_gains[row, column])
-    return '-' if math.isnan(value) else f'{value:.2f}'
+    return '-' if math.isnan(value) else f'{round(value, 2) + 0.0:.2f}'  # no -0.00
 
 
 def summary(matrix: CompatibilityMatrix, k: int = 1) -> str:

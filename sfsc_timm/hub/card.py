@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import timm
 import yaml
 
 from ..checkpoints.save import width_name
-from ..evaluation import markdown_table, paper_name, si_number
+from ..evaluation import markdown_table, paper_name, si_number, update_gain_table
 from .card_content import CardContent, PublishedWidth
+from .quoting import fenced, inline, one_line
 
 __all__ = ['model_card', 'shipped_card', 'width_card']
 
@@ -106,7 +108,7 @@ def _metadata(content: CardContent, results: bool) -> str:
 
     found = []
     if results and content.matrix is not None and content.of_this_model:
-        measured, widths = str(content.matrix.info.get('data', 'unnamed')), content.matrix.widths
+        measured, widths = one_line(content.matrix.info.get('data', 'unnamed')), content.matrix.widths
         found = [
             EvalResult(
                 task_type='image-feature-extraction',
@@ -126,7 +128,7 @@ def _metadata(content: CardContent, results: bool) -> str:
         pipeline_tag='image-feature-extraction',
         tags=tags,
         license=content.about.license,
-        datasets=[content.data] if content.data else None,
+        datasets=[one_line(content.data)] if content.data else None,
         model_name=content.repo.split('/')[-1] if found else None,
         eval_results=found or None,
     )
@@ -186,14 +188,24 @@ def _accuracy(content: CardContent, picture: bool = True) -> str:
     matrix = content.matrix
     if matrix is None:
         return '## Accuracy\n\nNot measured.'
-    of = f' on {matrix.info["data"]}' if 'data' in matrix.info else ''
+    matrix = replace(matrix, names=tuple(map(inline, matrix.names)))
+    of = f' on {inline(matrix.info["data"])}' if 'data' in matrix.info else ''
     note = f'{content.about.note}\n\n' if content.about.note else ''
     k = min(matrix.cmc) if matrix.cmc else None
-    table = markdown_table(matrix, k) if k is not None else ''
-    return (
-        f'## Accuracy{of}\n\n{note}Rows are query widths, columns gallery widths. ✗ marks a pair that does not beat '
-        f"the smaller model's own search.\n\n{table}" + ('\n\n![mAP of every pair](matrix.png)' if picture else '')
-    )
+    parts = [
+        f'## Accuracy{of}',
+        f'{note}Rows are query widths, columns gallery widths. ✗ marks a pair that does not beat the smaller '
+        "model's own search.",
+        markdown_table(matrix, k) if k is not None else '',
+    ]
+    if len(matrix.widths) > 1:
+        parts += [
+            "Update gain, the share of a bigger gallery model's accuracy that a smaller query gets: 1 for all that the "
+            'bigger model is better by, 0 for nothing, below 0 where its gallery harms, `-` where it is better by less '
+            'than 1 mAP.',
+            update_gain_table(matrix),
+        ]
+    return '\n\n'.join(filter(None, [*parts, '![mAP of every pair](matrix.png)' if picture else '']))
 
 
 def _costs(widths: tuple[PublishedWidth, ...], branches: bool = True) -> str:
@@ -215,7 +227,7 @@ def _costs(widths: tuple[PublishedWidth, ...], branches: bool = True) -> str:
         lines.append('| ' + ' | '.join(kept.values()) + ' |')
     cost = widths[0].cost
     size = 'x'.join(map(str, cost.input_size))
-    after = f'Dense models of each width; one {size} image; latency on {cost.machine}, median.'
+    after = f'Dense models of each width; one {size} image; latency on {inline(cost.machine)}, median.'
     return '\n'.join([*lines, '', after])
 
 
@@ -231,16 +243,16 @@ def _compatibility(content: CardContent) -> str:
 def _training(content: CardContent) -> str:
     lines = ['## Training', '']
     terms = content.about.data_license or _TERMS.get(content.data or '', 'see its own')
-    lines.append(f'Data: {content.data} (terms: {terms}).' if content.data else 'Data: not stated.')
+    lines.append(f'Data: {inline(content.data)} (terms: {terms}).' if content.data else 'Data: not stated.')
     command = content.about.command or content.arguments.get('command')
     if command is None and 'recipe' in content.arguments:  # a run of sfsc-timm train, whose settings are in main
         command = 'sfsc-timm train --config args.yaml'
     if command:
-        lines += ['', '```sh', str(command), '```']
+        lines += ['', fenced(command, 'sh')]
     if content.arguments:
         settings = {key: value for key, value in content.arguments.items() if value is not False and key != 'command'}
         text = yaml.safe_dump(settings, sort_keys=True, allow_unicode=True, width=100).strip()
-        lines += ['', '<details><summary>Settings</summary>', '', '```yaml', text, '```', '', '</details>']
+        lines += ['', '<details><summary>Settings</summary>', '', fenced(text, 'yaml'), '', '</details>']
     return '\n'.join(lines)
 
 
@@ -251,7 +263,7 @@ def _use(content: CardContent) -> str:
     licence = content.about.license or 'not stated by the publisher'
     return (
         f'## Intended use and limits\n\n{use}\n\nThe model knows what it was trained on'
-        f'{f" ({content.data})" if content.data else ""}; on other kinds of images expect much less, and fine-tune all '
+        f'{f" ({inline(content.data)})" if content.data else ""}; on other kinds of images expect much less, and fine-tune all '
         'widths together. Fine-tuning one width breaks its compatibility with the others. Nothing was done about '
         f'biases of the training data. Licence of the weights: {licence}.'
     )

@@ -19,7 +19,8 @@ from sfsc_timm.checkpoints import source as source_module
 from sfsc_timm.checkpoints.source import read_source
 from sfsc_timm.cli import _options, evaluate
 from sfsc_timm.cli.main import main
-from sfsc_timm.evaluation import si_number
+from sfsc_timm.evaluation import CompatibilityMatrix, si_number, update_gain_table
+from sfsc_timm.evaluation.tables import update_gain
 from sfsc_timm.hub import About, prepare
 from sfsc_timm.hub import plan as _plan
 
@@ -84,6 +85,12 @@ def test_the_card(run: Path, tmp_path: Path) -> None:
     assert metrics[1]['name'] == 'mAP, query width 0.25, gallery width 0.5'
     assert metrics[1]['value'] == round(matrix['mAP'][0][1], 2)
     assert f'{matrix["mAP"][3][0]:.2f} / {matrix["rank1"][3][0]:.2f}' in body
+    figures = CompatibilityMatrix.from_dict(matrix)
+    assert f'cross-tests beat the weaker self-test; update gain {update_gain(figures)}.' in body
+    assert update_gain_table(figures) in body
+    published_matrix = json.loads((tmp_path / 'main' / 'matrix.json').read_text())
+    for name in ('update_gain', 'update_gains', 'rerank'):  # null where there is none, not a word
+        assert published_matrix[name] == matrix[name]
     costs = json.loads((run / 'measurements.json').read_text())[compatibility_id(tiny())]['widths']
     for width in WIDTHS:
         assert f'| `w{width}` | `resnet18d` | timm | {si_number(costs[width]["params"])} |' in body

@@ -39,6 +39,7 @@ def test_figures_are_those_of_the_cells(folder: Path) -> None:
     assert found['diagonal'].tolist() == [55.0, 57.0]
     assert found['cross'].tolist() == [45.5, 47.5]
     assert found['compatible'].tolist() == [0.0, 0.0]
+    assert found['update_gain'] == pytest.approx([-0.5, -0.5])  # (45 - 50) / (60 - 50)
 
 
 def test_margins_are_paired_by_seed(folder: Path) -> None:
@@ -71,8 +72,9 @@ def test_report_holds_spread_margins_and_trials(folder: Path) -> None:
     (folder / 'tuning.json').write_text(json.dumps({'trials': trials, 'chosen': chosen}))
     table_report.report(folder, 'emoji')
     text = (folder / 'table.md').read_text(encoding='utf-8')
-    assert '| SFSC | 2 | 51.00 ± 1.41 | 61.00 ± 1.41 | 56.00 ± 1.41 | 46.50 ± 1.41 | 0.0 of 2 |' in text
-    assert '| Unified Model | 1 | 49.00 | 58.00 | 53.50 | - | - |' in text
+    assert '| SFSC | 2 | 51.00 ± 1.41 | 61.00 ± 1.41 | 56.00 ± 1.41 | 46.50 ± 1.41 | 0.0 of 2 | -0.50 ± 0.00 |' in text
+    assert '| Unified Model | 1 | 49.00 | 58.00 | 53.50 | - | - | - |' in text
+    assert '| φ1/16 | 51.00 | 46.00 (-0.50) |\n| φ | 47.00 | 61.00 |' in text
     assert '| Sum | 1 | +2.00 | +2.00 | +2.00 | +2.00 |' in text
     assert '| SFSC | **--triplet 2.0** | 51.00 | 48.00 | 2 |' in text
     assert '| Unified Model | **none** | 45.00 | - | - |' in text
