@@ -263,8 +263,9 @@ def _use(content: CardContent) -> str:
     licence = content.about.license or 'not stated by the publisher'
     data = f' ({inline(content.data)})' if content.data else ''
     return (
-        f'## Intended use and limits\n\n{use}\n\nThe model knows what it was trained on{data}; on other kinds of images '
-        'expect much less, and fine-tune all widths together. Fine-tuning one width breaks its compatibility with the others. Nothing was done about '
+        f'## Intended use and limits\n\n{use}\n\nThe model knows what it was trained on{data}; on other kinds of '
+        'images expect much less, and fine-tune all widths together. Fine-tuning one width breaks its compatibility '
+        'with the others. Nothing was done about '
         f'biases of the training data. Licence of the weights: {licence}.'
     )
 
