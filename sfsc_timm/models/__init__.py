@@ -2,6 +2,7 @@
 
 from ._extract import extract
 from ._heads import CosineLinear, classify_fixed, create_neck, fold_neck
+from ._lite_weights import fetch_lite_weights
 from ._slimmable import Slimmable
 from ._sorting import sort_channels
 from ._widths import DEFAULT_WIDTHS, at_width, check_widths, get_width, get_widths, scale_channels, set_width
@@ -23,6 +24,7 @@ __all__ = [
     'classify_fixed',
     'create_neck',
     'extract',
+    'fetch_lite_weights',
     'fold_neck',
     'get_width',
     'get_widths',
