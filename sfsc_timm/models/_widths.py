@@ -12,7 +12,7 @@ from torch import nn
 from torch.fx import GraphModule
 
 from .._private import allow_graphs, update_model_args
-from ..slim import guards, slim_states
+from ..slim import check_intact, guards, slim_states
 
 __all__ = ['DEFAULT_WIDTHS', 'at_width', 'check_widths', 'get_width', 'get_widths', 'scale_channels', 'set_width']
 
@@ -73,7 +73,7 @@ def set_width(module: nn.Module, width: float) -> None:
 
     Raises:
         ValueError: If the width is unknown (the message lists the known ones), `module` holds no slimmable model, or it
-            is an FX graph of another width.
+            is an FX graph of another width, or something of one width has taken the place of a part of the model.
         RuntimeError: If another thread is running the model; see `sfsc_timm.slim.Guard`.
     """
     widths = get_widths(module)
@@ -135,6 +135,7 @@ def _switch(module: nn.Module, index: int, hold: bool = False) -> None:
         for guard in found:
             stack.enter_context(guard.lock)
         if any(state.index != index for _, state in slim_states(module)):
+            check_intact(module)
             for guard in found:
                 guard.switch()
             for child, state in slim_states(module):

@@ -3,6 +3,7 @@
 from .frozen import frozen, guards
 from .geometry import Cut, PrivateCut, Rectangle, SharedCut, SliceLayout
 from .guard import Guard
+from .intact import check_intact
 from .leaves import slice_layout, sliced_leaves
 from .readers import SlimState, densify, slim_state, slim_states
 from .twins import NORMS, slim
@@ -16,6 +17,7 @@ __all__ = [
     'SharedCut',
     'SliceLayout',
     'SlimState',
+    'check_intact',
     'densify',
     'frozen',
     'guards',

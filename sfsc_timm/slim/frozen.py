@@ -60,6 +60,8 @@ class Frozen:
                 continue
             for name, cut in state.cuts.items():
                 holder = child._parameters if name in child._parameters else child._buffers
+                if name not in holder:  # a parametrization or pruning took its place, see check_intact
+                    continue
                 source = holder.get(name)
                 self._holders.append(holder)
                 self._names.append(name)

@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from timm.models.efficientnet import _gen_efficientnet
 from torch import Tensor, nn
 
+import sfsc_timm  # noqa: F401  registers the models
+
 WIDTHS = (0.25, 0.5, 0.75, 1.0)
 
 

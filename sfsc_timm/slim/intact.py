@@ -1,0 +1,40 @@
+"""Changes of modules that know one width only, refused by name at the next switch."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from .readers import slim_state, slim_states
+
+__all__ = ['check_intact']
+
+_WAY_OUT = 'apply it to a model of one width, model.extract(width), or before the model is made slimmable'
+
+
+def check_intact(module: nn.Module) -> None:
+    """Checks that all modules still have their tensors for every width.
+
+    Parametrizations and pruning take a tensor away, and freeze_batch_norm_2d, convert_sync_batchnorm and the like put
+    another norm in the place of one; all of them see the active width alone.
+
+    Raises:
+        ValueError: If something is gone; the first is named.
+    """
+    for root, state in slim_states(module):
+        if state.guard is None:
+            continue
+        for name, child in root.named_modules():
+            own = slim_state(child)
+            if own is None:
+                if child._buffers.get('running_mean') is not None and not name.startswith('fc.'):
+                    raise ValueError(
+                        f'{name} must be the norm that the model was made with, one for each width, got a '
+                        f'{type(child).__name__} of one width; {_WAY_OUT}'
+                    )
+                continue
+            gone = [tensor for tensor in own.cuts if tensor not in child._parameters and tensor not in child._buffers]
+            if gone:
+                raise ValueError(
+                    f'{name}.{gone[0]} must be a tensor of the model for all widths, got none: a parametrization, '
+                    f'pruning or an adapter took its place; {_WAY_OUT}'
+                )

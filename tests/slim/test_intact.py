@@ -1,0 +1,64 @@
+"""What changes a module for one width only is refused by name at the next switch, with the way out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from helpers.zoo import RESNET, assert_close_to, images, predict
+from timm.layers import freeze_batch_norm_2d
+from timm.utils.model import freeze, unfreeze
+from torch import nn
+from torch.nn.utils import parametrizations, parametrize, prune
+
+
+class Double(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return 2 * x
+
+
+CHANGES: dict[str, tuple[Callable[[Any], Any], str]] = {
+    'freeze': (lambda m: freeze(m, ['layer1']), r'layer1\.0\.bn1 must be the norm'),
+    'freeze and unfreeze': (lambda m: (freeze(m, ['layer1']), unfreeze(m, ['layer1'])), r'layer1\.0\.bn1 must be'),
+    'frozen norms': (lambda m: setattr(m, 'layer2', freeze_batch_norm_2d(m.layer2)), r'layer2\.0\.bn1 must be'),
+    'parametrization': (
+        lambda m: parametrize.register_parametrization(m.layer1[0].conv1, 'weight', Double()),
+        r'layer1\.0\.conv1\.weight must be a tensor of the model',
+    ),
+    'weight norm': (lambda m: parametrizations.weight_norm(m.layer1[0].conv1), r'layer1\.0\.conv1\.weight must be'),
+    'pruning': (
+        lambda m: prune.l1_unstructured(m.layer1[0].conv1, 'weight', amount=0.5),
+        r'layer1\.0\.conv1\.weight must be',
+    ),
+}
+
+
+@pytest.mark.parametrize('name', CHANGES)
+def test_a_change_for_one_width_is_refused_at_the_switch(name: str) -> None:
+    change, message = CHANGES[name]
+    model, x = RESNET.create(), images()
+    change(model)
+    expected = predict(model, x)
+    for _ in range(2):
+        with pytest.raises(ValueError, match=message + r'.*model\.extract\(width\)'):
+            model.set_width(0.5)
+    assert model.width == 1.0
+    assert_close_to(predict(model, x), expected)
+
+
+@pytest.mark.parametrize('name', CHANGES)
+def test_the_way_out_works(name: str) -> None:
+    model = RESNET.create().extract(0.5)
+    CHANGES[name][0](model)
+    assert predict(model, images()).isfinite().all()
+
+
+def test_a_users_own_parts_stay_allowed() -> None:
+    model = RESNET.create()
+    model.fc = nn.Sequential(nn.BatchNorm1d(256), nn.Linear(256, 3))
+    model.eval()
+    model.layer3 = nn.Sequential(nn.Identity(), *model.layer3)
+    model.set_width(0.5)
+    assert predict(model, images()).shape == (2, 3)
