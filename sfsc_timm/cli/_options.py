@@ -82,7 +82,7 @@ def add_checkpoint_arguments(parser: argparse.ArgumentParser, *, positional: boo
     _add_preprocessing_arguments(parser)
     group = parser.add_argument_group('running')
     group.add_argument(
-        '-b', '--batch-size', type=whole_number(1), default=128, metavar='N',
+        '-b', '--batch-size', type=int, default=128, metavar='N',
         help='images embedded at a time (>= 1; %(default)s)',
     )  # fmt: skip
     group.add_argument(
@@ -141,6 +141,8 @@ def load_model(args: argparse.Namespace, source: str, width: float | None = None
     """Loads a checkpoint with the arguments of `add_checkpoint_arguments`, onto the device."""
     from ..checkpoints import load_checkpoint_model
 
+    if args.batch_size < 1:
+        raise ValueError(f'batch_size must be at least 1, got {args.batch_size}')
     checkpoint = load_checkpoint_model(
         source,
         width,

@@ -19,8 +19,7 @@ if TYPE_CHECKING:
 
     from PIL import Image
 
-    from ._preprocessing import Preprocessing
-    from ._transforms import ImageTransform
+    from ._preprocessing import ImageTransform, Preprocessing
     from ._types import RetrievalData, Sample
 
 _logger = logging.getLogger(__name__)

@@ -11,8 +11,14 @@ from timm.data import resolve_data_config
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 if TYPE_CHECKING:
-    from ._transforms import ImageTransform
+    from collections.abc import Callable
+
+    import torch
+    from PIL import Image
+
     from ._types import RetrievalData
+
+    ImageTransform = Callable[[Image.Image], torch.Tensor]
 
 CROP_MODES = ('center', 'squash', 'border')
 INTERPOLATIONS = ('nearest', 'bilinear', 'bicubic', 'box', 'hamming', 'lanczos')

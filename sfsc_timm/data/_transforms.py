@@ -11,13 +11,7 @@ import torch.nn.functional as F
 from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from PIL import Image
-
-    from ._preprocessing import Preprocessing
-
-    ImageTransform = Callable[[Image.Image], torch.Tensor]
+    from ._preprocessing import ImageTransform, Preprocessing
 
 
 def train_transform(

@@ -263,6 +263,7 @@ def test_notes_of_the_preparation(saved, gallery, capsys):
     (['--mean', '127'], 'mean must be in [0, 1], got 127.0'),
     (['--mean', '0.5', '0.5'], 'mean must have a value for each of the 3 channels'),
     (['--crop-pct', '0'], 'crop_pct must be in [0.1, 2], got 0.0'),
+    (['--batch-size', '0'], 'batch_size must be at least 1, got 0'),
     (['--img-size', '0'], 'input_size must be channels, height and width'),
     (['--img-size', '100000'], 'input_size must be channels, height and width'),
     (['--input-size', '1', '32', '32'], 'Requested 1 input channels, but the model accepts 3'),
@@ -277,7 +278,6 @@ def test_preprocessing_out_of_range_is_refused(saved, tmp_path, capsys, flags, m
     (['--crop-mode', 'nonsense'], "invalid choice: 'nonsense'"),
     (['--interpolation', 'nonsense'], "invalid choice: 'nonsense'"),
     (['--shard-size', '-7'], "--shard-size: must be a whole number >= 1, got '-7'"),
-    (['--batch-size', '0'], "--batch-size: must be a whole number >= 1, got '0'"),
     (['--workers', '100000'], "--workers: must be a whole number in [0, 1024], got '100000'"),
     (['--workers', '1.5'], "--workers: must be a whole number in [0, 1024], got '1.5'"),
 ])  # fmt: skip
