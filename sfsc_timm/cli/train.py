@@ -14,6 +14,8 @@ takes to go on), model_best.pth.tar, matrix.json, matrix.png and training.png. C
 
 `--resume` goes on bit for bit: weights, optimizer, averages, data order and random numbers are those that the run would
 have had without the interruption, on as many processes and threads. Ctrl-C saves the state of now; so does SIGTERM.
+Settings and data must be those that the run began with, differences are refused by name; output, device, workers,
+threads, logs and the place of the data may change, epochs by `--extend` alone.
 
 """
 
@@ -76,6 +78,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments; what is not given is left out of the namespace."""
     parser.add_argument('-c', '--config', metavar='FILE', help='YAML file of settings')
     parser.add_argument('--resume', metavar='RUN', help='folder of a run, or a checkpoint in it, to go on with')
+    parser.add_argument(
+        '--extend',
+        type=int,
+        metavar='N',
+        help='with --resume: train to N epochs in all, more than were planned; from here on the learning rate follows '
+        'the schedule of N epochs, so that the result is not that of a run of N from its start',
+    )
     hints = get_type_hints(TrainConfig)
     for name in _GROUPS:
         group = parser.add_argument_group(name)
@@ -112,7 +121,9 @@ def run(args: argparse.Namespace) -> None:
     given = read_config(args.config) if args.config else {}
     given.update((e.name, getattr(args, e.name)) for e in fields(TrainConfig) if hasattr(args, e.name))
     if args.resume:
-        config, folder = resume_config(args.resume, given)
+        config, folder = resume_config(args.resume, given, args.extend)
+    elif args.extend is not None:
+        raise ValueError(f'--extend must come with --resume, got {args.extend} alone; a new run takes --epochs')
     else:
         config = TrainConfig(**given)
         folder = run_folder(config)
@@ -121,17 +132,17 @@ def run(args: argparse.Namespace) -> None:
         _join_processes()
     _set_threads(config)
     try:
-        _train(config, folder, resume=bool(args.resume))
+        _train(config, folder, resume=bool(args.resume), extend=args.extend is not None)
     finally:
         if distributed:
             dist.destroy_process_group()
 
 
-def _train(config: TrainConfig, folder: Path, *, resume: bool) -> None:
+def _train(config: TrainConfig, folder: Path, *, resume: bool, extend: bool) -> None:
     is_first = not dist.is_initialized() or dist.get_rank() == 0
     terminal = console()
     reports: list[Report] = [_Terminal(terminal, config)] if is_first else []
-    training = TrainingRun(config, folder, resume=resume)
+    training = TrainingRun(config, folder, resume=resume, extend=extend)
     if is_first:
         terminal.print(training.data.summary(), f'\n{training.recipe.title}: {folder}\n', sep='\n', soft_wrap=True)
         if config.log_tensorboard:

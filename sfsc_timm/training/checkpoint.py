@@ -14,7 +14,7 @@ from .._files import replacing
 from ..tasks import SFSCTask
 from .loop import Loop
 
-__all__ = ['load_checkpoint', 'restore', 'save_checkpoint']
+__all__ = ['SECTION', 'load_checkpoint', 'origin_in', 'restore', 'save_checkpoint']
 
 SECTION = 'sfsc_train'  # our own entry in timm's checkpoint
 
@@ -32,7 +32,7 @@ def save_checkpoint(
         loop: What to save, between two steps.
         args: By which later commands make the model again.
         arch: timm's name of the model.
-        progress: Rows of the log and the like, plain values.
+        progress: Rows of the log, what the run began with and the like, plain values.
         metric: Of the evaluation that it belongs to.
 
     Raises:
@@ -64,8 +64,12 @@ def save_checkpoint(
         torch.save(content, temporary)
 
 
-def load_checkpoint(path: Path) -> dict[str, Any]:
+def load_checkpoint(path: Path, *, only_looks: bool = False) -> dict[str, Any]:
     """Reads what `save_checkpoint` wrote; nothing in it is executed.
+
+    Args:
+        path: The file.
+        only_looks: Whether tensors may stay on the disk until they are used.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -75,7 +79,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise FileNotFoundError(f'nothing to resume at {str(path)!r}: there is no such file.')
     try:
         with torch.serialization.safe_globals([argparse.Namespace]):
-            content: dict[str, Any] = torch.load(path, map_location='cpu', weights_only=True)
+            content: dict[str, Any] = torch.load(path, map_location='cpu', weights_only=True, mmap=only_looks)
         if SECTION in content:
             return content
     # A damaged pickle can fail in any way.
@@ -84,6 +88,12 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     raise ValueError(
         f'{str(path)!r} is not of sfsc-timm train and cannot be resumed; --initial-checkpoint starts from its weights.'
     )
+
+
+def origin_in(content: dict[str, Any]) -> dict[str, Any] | None:
+    """What the run of a checkpoint began with; None in one from before this was kept."""
+    origin: dict[str, Any] | None = content[SECTION].get('origin')
+    return origin
 
 
 def restore(content: dict[str, Any], loop: Loop) -> dict[str, Any]:

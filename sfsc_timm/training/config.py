@@ -90,7 +90,7 @@ class TrainConfig(Fit):
     triplet: float = setting(0.0, "factor of a triplet loss on each width's embeddings", 'recipe', within='[0, inf)')
     margin: float = setting(0.3, 'margin of the triplet loss', 'recipe', within='[0, inf)')
     data: str = setting('', 'data set; `sfsc-timm data` lists them', 'data')
-    data_dir: str | None = setting(None, 'folder or file of the data set', 'data')
+    data_dir: str | None = setting(None, 'folder or file of the data set', 'data', runtime=True)
     data_kwargs: dict[str, Any] = setting({}, 'options of the reader of the data set', 'data')
     on_error: str = setting('raise', 'what to do at an unreadable image', 'data', choices=('raise', 'skip'))
     preload: bool = setting(False, 'decode once, keep in memory, and augment there (small images)', 'data')
@@ -130,7 +130,7 @@ class TrainConfig(Fit):
     output: str = setting('output/train', 'folder for runs', 'evaluation', runtime=True)
     experiment: str = setting('', "name of the run's folder (time, recipe and model)", 'evaluation', runtime=True)
     checkpoint_interval: int = setting(
-        0, 'steps between resumable states beside those after epochs', 'evaluation', within='[0, inf)'
+        0, 'steps between resumable states beside those after epochs', 'evaluation', runtime=True, within='[0, inf)'
     )
     log_tensorboard: bool = setting(False, 'write curves for TensorBoard', 'evaluation', runtime=True)
     log_wandb: bool = setting(False, 'send curves to Weights & Biases', 'evaluation', runtime=True)

@@ -12,13 +12,14 @@ from typing import Any
 import torch
 from timm.utils import unwrap_model
 
-from .._files import write_csv
+from .._files import sweep_leftovers, write_csv
 from ..data import Batches, Preprocessing, RetrievalData
 from ..evaluation import CompatibilityMatrix, Embedder, evaluate, plot_training
-from .checkpoint import load_checkpoint, restore, save_checkpoint
+from .checkpoint import SECTION, load_checkpoint, origin_in, restore, save_checkpoint
 from .config import TrainConfig
 from .folder import LAST, keep_best
 from .loop import Loop
+from .origin import check_data, check_settings_kept, settings_in, words_on_bits
 from .report import Report
 from .stopping import Stop, StopSignal
 
@@ -43,6 +44,8 @@ class Shared:
         device: Where the models are.
         is_first: Whether this is the process that writes.
         stop: Whether the run was asked to stop.
+        origin: What the run began with, see `origin_of`.
+        extends: Whether it may go on to more epochs than it began with.
     """
 
     config: TrainConfig
@@ -56,6 +59,8 @@ class Shared:
     device: torch.device
     is_first: bool
     stop: StopSignal
+    origin: dict[str, Any]
+    extends: bool = False
 
     def evaluate(self, model: Any, *, count_costs: bool = False) -> CompatibilityMatrix:
         """Every query width against every gallery width of a model, with what they cost if that is asked for."""
@@ -104,10 +109,10 @@ class Network:
             FloatingPointError: A loss or weight is not finite.
             Stop: The run was asked to stop.
         """
+        if self.run.is_first:
+            sweep_leftovers(self.folder)
         if (self.folder / LAST).is_file():
-            progress = restore(load_checkpoint(self.folder / LAST), self.loop)
-            self.rows, self.best = progress['rows'], progress['best']
-            self.seconds = progress['seconds']
+            self._go_on(load_checkpoint(self.folder / LAST))
         self._since = time.monotonic()
         self.run.report.on_stage(self.name, self.loop)
         for means in self.loop.epochs():
@@ -115,6 +120,35 @@ class Network:
         if self.run.is_first:
             title = f'{self.run.title} {self.name}'
             draw(plot_training, self.rows, self.folder / 'training.png', title=title)
+
+    def _go_on(self, content: dict[str, Any]) -> None:
+        """Takes up the state of a checkpoint, and does what its run was kept from doing after it had been saved."""
+        run, origin = self.run, origin_in(content)
+        check_settings_kept(content, origin, run.origin['settings'], run.extends)
+        check_data(origin, run.origin)
+        progress = restore(content, self.loop)
+        self.rows, self.best = progress['rows'], progress['best']
+        self.seconds = progress['seconds']
+        if not run.is_first:
+            return
+        for words in filter(None, (words_on_bits(origin, run.origin), self._words_on_epochs(content))):
+            _logger.warning('%s', words)
+        write_csv(self.folder / 'summary.csv', self.rows)
+        metric = content['metric']
+        if progress.get('is_best', metric is not None and metric == self.best):
+            keep_best(self.folder)
+
+    def _words_on_epochs(self, content: dict[str, Any]) -> str | None:
+        """What more epochs than were planned do to the schedule, if there are any."""
+        before, now = settings_in(content, origin_in(content)).get('epochs'), self.run.config.epochs
+        if before in (None, now):
+            return None
+        rate = content[SECTION]['loop']['optimizer']['param_groups'][0]['lr']
+        return (
+            f'{before} epochs were planned, {now} are trained: from here on the learning rate, {rate:.3g} before and '
+            f'{self.loop.lr:.3g} now, and whatever is a share of the epochs follow the schedule of {now}; the result '
+            f'is not that of a run of {now} from its start'
+        )
 
     def _end_epoch(self, row: dict[str, Any]) -> None:
         """Evaluates if it is time to, then saves the state and the log.
@@ -136,7 +170,7 @@ class Network:
         self.rows.append(row)
         is_best = metric is not None and (self.best is None or metric > self.best)
         self.best = metric if is_best else self.best
-        self.save(metric)
+        self.save(metric, is_best=is_best)
         if run.is_first:
             write_csv(self.folder / 'summary.csv', self.rows)
             if is_best:
@@ -152,11 +186,12 @@ class Network:
         if stop:
             raise Stop(f'stopped after step {loop.updates}; go on with --resume {run.folder}')
 
-    def save(self, metric: float | None = None) -> None:
+    def save(self, metric: float | None = None, *, is_best: bool = False) -> None:
         """Saves the state of now.
 
         Args:
             metric: Of the evaluation that it belongs to.
+            is_best: Whether it is the best so far.
         """
         config, given = self.run.config, self.run.input
         args = {
@@ -169,7 +204,13 @@ class Network:
             'interpolation': given.interpolation,
             'crop_pct': given.crop_pct,
         }
-        progress = {'rows': self.rows, 'best': self.best, 'seconds': self._passed()}
+        progress = {
+            'rows': self.rows,
+            'best': self.best,
+            'is_best': is_best,
+            'seconds': self._passed(),
+            'origin': self.run.origin,
+        }
         save_checkpoint(self.folder / LAST, self.loop, args, config.model, progress, metric)
 
     def _metric(self, matrix: CompatibilityMatrix) -> float:

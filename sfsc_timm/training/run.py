@@ -23,6 +23,7 @@ from .folder import LAST
 from .lone import LoneNetworks
 from .loop import Loop
 from .network import Network, Shared, draw
+from .origin import origin_of
 from .report import Report
 from .stopping import StopSignal
 
@@ -40,6 +41,7 @@ class TrainingRun:
         folder: Where the run's files go.
         report: Is told what happens.
         resume: Go on with a run in this folder.
+        extend: Whether it may have been planned for fewer epochs.
 
     Raises:
         FileExistsError: There is a run in the folder, and it is not to be resumed.
@@ -47,7 +49,12 @@ class TrainingRun:
     """
 
     def __init__(
-        self, config: TrainConfig, folder: str | Path, report: Report | None = None, resume: bool = False
+        self,
+        config: TrainConfig,
+        folder: str | Path,
+        report: Report | None = None,
+        resume: bool = False,
+        extend: bool = False,
     ) -> None:
         self.config = config
         self.folder = Path(folder)
@@ -71,6 +78,7 @@ class TrainingRun:
             own_epochs=self.recipe.own_epochs(config.epochs),
         )
         self._stop = StopSignal(self.device)
+        self._extends = extend
         self._wait()
         if self.is_first:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -90,7 +98,8 @@ class TrainingRun:
         """
         shared = Shared(
             self.config, self.folder, self.recipe.title, self.report, self.input, self.data, self._query,
-            self._gallery, self.device, self.is_first, self._stop,
+            self._gallery, self.device, self.is_first, self._stop, origin_of(self.config, self.data, self.device),
+            self._extends,
         )  # fmt: skip
         model: Any
         with self._stop.listening():

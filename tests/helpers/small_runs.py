@@ -29,11 +29,11 @@ SETTINGS: dict[str, Any] = {
 
 
 def same_states(a: dict[str, Any], b: dict[str, Any], path: str = '') -> list[str]:
-    """Entries in which two checkpoints differ, bit for bit; what time it took does not count."""
+    """Entries in which two checkpoints differ, bit for bit; what time it took, and where, does not count."""
     found = []
     for key in a.keys() | b.keys():
         one, two, name = a.get(key), b.get(key), f'{path}.{key}'
-        if key in ('seconds', 'args'):
+        if key in ('seconds', 'args', 'machine'):
             continue
         if isinstance(one, dict) and isinstance(two, dict):
             found += same_states(one, two, name)
