@@ -90,7 +90,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--distance', choices=('cosine', 'euclidean'), default='cosine', help='what ranks the gallery (%(default)s)'
     )
     group.add_argument('--rerank', action='store_true', help='re-rank by k-reciprocal neighbours (20, 6, 0.3)')
-    group.add_argument('--output', type=Path, default=Path('evaluation'), help='folder for results (%(default)s)')
+    group.add_argument(
+        '--output', type=Path, default=Path('evaluation'), metavar='DIR', help='folder for results (%(default)s)'
+    )
 
 
 def run(args: argparse.Namespace) -> None:

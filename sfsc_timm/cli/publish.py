@@ -46,23 +46,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
     add_checkpoint_arguments(parser, positional=True)
     group = parser.add_argument_group('repository')
-    group.add_argument('--repo', required=True, metavar='USER/NAME', help='created if it is not there')
-    group.add_argument('--private', action='store_true', help='create it as a private one')
+    group.add_argument('--repo', required=True, metavar='USER/NAME', help='repository, created if it is not there')
+    group.add_argument('--private', action='store_true', help='create the repository as a private one')
     group.add_argument('--dry-run', action='store_true', help='list every file and write nothing; needs no login')
     group.add_argument('--onnx', action='store_true', help='add each width as ONNX, with its preprocessing')
     group.add_argument('--output', type=Path, metavar='DIR', help='keep the files of every branch in this folder, too')
-    group = parser.add_argument_group('card', 'what it says beside the measurements')
-    group.add_argument('--license', metavar='ID', help='of the weights, as the Hub names it: apache-2.0, cc-by-nc-4.0')
-    group.add_argument('--train-data', metavar='NAME', help="training data (the run's own)")
-    group.add_argument('--data-license', metavar='TEXT', help='terms of the training data')
+    group = parser.add_argument_group('card', 'what the model card says beside the measurements')
+    group.add_argument('--license', metavar='ID', help='licence of the weights, as the Hub names it: apache-2.0')
+    group.add_argument('--train-data', metavar='NAME', help='training data (that of the training run)')
+    group.add_argument('--data-license', metavar='TEXT', help='terms under which the training data may be used')
     group.add_argument(
-        '--command', metavar='TEXT', dest='train_command', help="command that trained it (the run's own)"
+        '--command', metavar='TEXT', dest='train_command', help='command that trained the model (that of the run)'
     )
-    group.add_argument('--use', metavar='TEXT', help='intended use')
+    group.add_argument('--use', metavar='TEXT', help='intended use of the model')
     group.add_argument(
-        '--matrix', type=Path, metavar='FILE', help='measured accuracy (matrix.json beside the checkpoint)'
+        '--matrix', type=Path, metavar='FILE', help='measured accuracy to show (matrix.json beside the checkpoint)'
     )
-    group.add_argument('--note', metavar='TEXT', help="what that accuracy is of, if it is another checkpoint's")
+    group.add_argument('--note', metavar='TEXT', help="what the accuracy is of, if it is another checkpoint's")
     add_data_arguments(parser, required=False)
 
 

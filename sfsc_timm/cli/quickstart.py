@@ -41,16 +41,32 @@ _PLAIN_QUERY = Path(__file__).with_name('_plain_query.py')
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
-    parser.add_argument('--output', type=Path, default=Path('quickstart'), help='folder for results (%(default)s)')
-    parser.add_argument('--data', choices=('glyphs', 'folder'), default='glyphs', help='what to learn (%(default)s)')
-    parser.add_argument('--data-dir', type=Path, help='with --data folder: one folder of images per identity')
-    parser.add_argument('--epochs', type=int, default=6, help='passes over the training images (%(default)s)')
-    parser.add_argument('--batch-size', '-b', type=int, default=128, help='images per step (%(default)s)')
-    parser.add_argument('--lr', type=float, default=0.2, help='peak learning rate (%(default)s)')
-    parser.add_argument('--img-size', type=int, default=32, help='side of the images in pixels (%(default)s)')
-    parser.add_argument('--identities', type=int, default=600, help='training identities of glyphs (%(default)s)')
-    parser.add_argument('--seed', type=int, default=0, help='seed of data, weights and training (%(default)s)')
-    parser.add_argument('--threads', type=int, default=0, help='CPU threads, 0 for all cores (%(default)s)')
+    parser.add_argument(
+        '--output', metavar='DIR', type=Path, default=Path('quickstart'), help='folder for results (%(default)s)'
+    )
+    parser.add_argument(
+        '--data', choices=('glyphs', 'folder'), default='glyphs', help='images to learn from (%(default)s)'
+    )
+    parser.add_argument(
+        '--data-dir', type=Path, metavar='DIR', help='for --data folder: one folder of images per identity'
+    )
+    parser.add_argument(
+        '--epochs', metavar='N', type=int, default=6, help='passes over the training images (%(default)s)'
+    )
+    parser.add_argument('--batch-size', '-b', metavar='N', type=int, default=128, help='images per step (%(default)s)')
+    parser.add_argument('--lr', metavar='X', type=float, default=0.2, help='peak learning rate (%(default)s)')
+    parser.add_argument(
+        '--img-size', metavar='N', type=int, default=32, help='side of the images in pixels (%(default)s)'
+    )
+    parser.add_argument(
+        '--identities', metavar='N', type=int, default=600, help='training identities of glyphs (%(default)s)'
+    )
+    parser.add_argument(
+        '--seed', metavar='N', type=int, default=0, help='seed of data, weights and training (%(default)s)'
+    )
+    parser.add_argument(
+        '--threads', metavar='N', type=int, default=0, help='CPU threads, 0 for all cores (%(default)s)'
+    )
 
 
 def run(args: argparse.Namespace) -> None:
