@@ -9,6 +9,7 @@ from typing import Any
 from timm.models import save_for_hf
 from torch import nn
 
+from ..data import DECODING
 from ..models import Slimmable
 from .declared import width_name
 from .folders import replacing_folder
@@ -70,7 +71,6 @@ def save_width(
         ValueError: If the width is unknown, or plain timm cannot express the sub-model and `allow_plugin` is off.
     """
     dense, _ = sub_model(model, width, allow_plugin=allow_plugin)
-    # Where the embedding is made by the layer that timm takes for the classifier, num_classes=0 would lose it.
     section = {
         'width': width,
         'widths': list(model.widths),
@@ -80,7 +80,10 @@ def save_width(
         'space': space or space_id(model),
         'digests': {width_name(width): weights_digest(model, width)},
     }
-    return _save(dense, Path(directory), section, width_name(width), data_config, license)
+    # Where the embedding is made by the layer that timm takes for the classifier, num_classes=0 would lose it and give
+    # features of another space. timm drops only a layer that is named as the classifier; for another, loading fails.
+    args: dict[str, Any] = {} if isinstance(dense, Slimmable) else {'classifier': None}
+    return _save(dense, Path(directory), section, width_name(width), data_config, license, changes=args)
 
 
 def save_model(
@@ -135,9 +138,10 @@ def _save(
     data_config: Mapping[str, Any] | None,
     license: str | None,  # noqa: A002
     model_args: dict[str, Any] | None = None,
+    changes: Mapping[str, Any] | None = None,
 ) -> Path:
-    cfg = {**_ANCESTRY, 'tag': tag, 'license': license, 'paper_ids': 'arXiv:2206.08289'}
-    section = {**section, 'weights': state_digest(model.state_dict())}
+    cfg = {**_ANCESTRY, 'tag': tag, 'license': license, 'paper_ids': 'arXiv:2206.08289', **(changes or {})}
+    section = {**section, 'weights': state_digest(model.state_dict()), 'decoding': DECODING}
     with replacing_folder(directory) as temporary:
         save_for_hf(
             model,

@@ -179,8 +179,8 @@ def _warning(parts: Iterable[PublishedWidth]) -> str:
     named = ' or '.join(f'`{layer}`' for layer in layers)
     return (
         f"**Do not pass `num_classes`.** A width's embedding is made by the layer that timm takes for the classifier "
-        f'({named}, see `"sfsc"` in config.json); `num_classes=0` would leave it out and give features that are '
-        'comparable with nothing here.'
+        f'({named}, see `"sfsc"` in config.json). `num_classes=0`, which would leave it out and give features that are '
+        'comparable with nothing here, fails to load; for another task, `model.reset_classifier(classes)` afterwards.'
     )
 
 

@@ -48,6 +48,11 @@ def config(folder: Path) -> dict[str, Any]:
     return json.loads((folder / 'config.json').read_text())
 
 
+def classifier_of(model: Any) -> str:
+    """Name of the layer that timm replaces by reset_classifier."""
+    return next(name for name, module in model.named_modules() if module is model.get_classifier())
+
+
 def test_every_width_by_timm(saved: tuple[Member, Any, Path]) -> None:
     """max|a-b| <= 1e-5 max|b|, on other images than those it was compared on when it was saved."""
     member, model, root = saved
@@ -61,18 +66,28 @@ def test_every_width_by_timm(saved: tuple[Member, Any, Path]) -> None:
         by_timm_alone = member is not EFFICIENTNET
         assert settings['architecture'] == (member.plain_name if by_timm_alone else member.name)
         layer = settings['sfsc']['embedding']
-        assert layer == (loaded.pretrained_cfg['classifier'] if by_timm_alone else 'neck')
+        assert layer == (classifier_of(loaded) if by_timm_alone else 'neck')
         assert sum(p.numel() for p in loaded.parameters()) <= sum(p.numel() for p in model.parameters())
         assert settings['pretrained_cfg']['tag'] == f'w{width:g}'
 
 
-def test_without_the_classifier_the_features_are_wrong(saved: tuple[Member, Any, Path]) -> None:
-    """Why config.json names the layer and `load_width` refuses num_classes."""
-    member, _, root = saved
-    if member is EFFICIENTNET:
-        pytest.skip('its neck is not in the place of the classifier')
-    features = timm.create_model(f'local-dir:{root}/widths/w0.5', pretrained=True, num_classes=0).eval()
-    assert predict(features, images(size=64)).shape[1] != 24
+@pytest.mark.parametrize('num_classes', [0, 7])
+def test_another_number_of_classes_never_gives_features_of_another_space(
+    saved: tuple[Member, Any, Path], num_classes: int
+) -> None:
+    """timm's habit num_classes=0 gives the embedding where the neck is a layer of its own, and fails elsewhere."""
+    member, model, root = saved
+    name, x = f'local-dir:{root}/widths/w0.5', images(size=64)
+    if member is EFFICIENTNET:  # its neck is not in the place of the classifier
+        model.set_width(0.5)
+        loaded = timm.create_model(name, pretrained=True, num_classes=num_classes).eval()
+        assert_close_to(embed(loaded, x), embed(model, x))
+        return
+    with pytest.raises(RuntimeError, match=r'(?s)loading state_dict.*(fc|Unexpected)'):
+        timm.create_model(name, pretrained=True, num_classes=num_classes)
+    loaded = timm.create_model(name, pretrained=True)
+    loaded.reset_classifier(7)  # another task, after loading
+    assert predict(loaded.eval(), x).shape == (2, 7)
     with pytest.raises(ValueError, match='num_classes must be left out, got 0'):
         load_width(root / 'widths', 0.5, num_classes=0)
 
