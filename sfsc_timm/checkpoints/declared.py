@@ -5,7 +5,8 @@ A folder of a whole model or of one width declares, in our section of its config
 - `space`, the id of the metric space (`space_id`);
 - `digests`, the digest of each width that it holds (`weights_digest`), by the name of the width;
 - `weights`, the digest of the tensors in its file as they lie there, which for one width have another form;
-- `compatibility`, the id of the checkpoint with all its widths (`compatibility_id`).
+- `compatibility`, the id of the checkpoint with all its widths (`compatibility_id`);
+- `decoding`, the version of the rules by which images are decoded for it (`data.DECODING`).
 
 Its weights are believed only if their digest is `weights`. Folders from before declare `compatibility` alone. For them
 this id is that of the metric space, too, so that they and the galleries made with them go on together; a whole model is
@@ -20,6 +21,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ..data import DECODING
 from .identity import state_digest
 
 __all__ = ['believe', 'check_section', 'declared_digests', 'declared_space', 'width_name']
@@ -49,6 +51,7 @@ def check_section(section: Any, source: str) -> dict[str, Any]:
         ('width', _is_width, 'a number in (0, 1]'),
         ('widths', _are_widths, 'a list of numbers in (0, 1]'),
         ('digests', _are_digests, 'an object of texts'),
+        ('decoding', _is_decoding, f'a version from 1 to {DECODING}, of which a newer one needs a newer sfsc-timm'),
     ):
         if key in section and not fits(section[key]):
             raise ValueError(f'{source!r}: {key} must be {expected}, got {section[key]!r}; restore the file.')
@@ -101,6 +104,10 @@ def declared_digests(section: Mapping[str, Any]) -> dict[float, str]:
 
 def _is_id(value: Any) -> bool:
     return isinstance(value, str) and bool(value)
+
+
+def _is_decoding(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= DECODING
 
 
 def _is_width(value: Any) -> bool:

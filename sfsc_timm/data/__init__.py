@@ -1,6 +1,6 @@
 """Data: retrieval benchmarks behind one interface, image transforms, samplers and batches."""
 
-from ._decode import DECODING, ImageReadError, load_image
+from ._decode import DECODING, DECODING_RULES, ImageReadError, load_image
 from ._images import OnError, SampleDataset
 from ._loading import Batch, Batches, batches, make_transforms
 from ._preload import preload
@@ -14,6 +14,7 @@ from .emoji.build import build_emoji
 __all__ = [
     'CROP_MODES',
     'DECODING',
+    'DECODING_RULES',
     'DISTRACTOR',
     'INTERPOLATIONS',
     'Batch',

@@ -18,6 +18,16 @@ DECODING = 2
 Version 1 ignored orientation and colour profiles and turned 16-bit grey images white. What notes no version is of 1.
 """
 
+DECODING_RULES = {
+    'version': DECODING,
+    'orientation': 'EXIF',
+    'frame': 'first',
+    'colours': 'sRGB, converted from embedded profiles',
+    'transparent': 'white',
+    'wide_greys': 'scaled from the range of their type to 8 bits',
+}
+"""The rules in words, for devices without this package."""
+
 _MOST_ELONGATED = 200  # of the longer side to the shorter: beyond, resizing to a model's input would fill the memory
 _ORIENTATION = 0x0112
 HEIF = ('.heic', '.heif', '.hif')

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from .._files import replacing, write_json
 from ..checkpoints.load import Checkpoint
 from ..checkpoints.submodel import relative_error
+from ..data import DECODING_RULES
 
 __all__ = [
     'PREPROCESSING',
@@ -118,6 +119,7 @@ def write_preprocessing(path: str | Path, checkpoint: Checkpoint, width: float) 
             'shape': ['batch', channels, height, side],
             'channels': {1: 'L', 3: 'RGB'}.get(channels, str(channels)),
         },
+        'decoding': DECODING_RULES,
         'steps': checkpoint.preprocessing.steps(),
         'output': {'name': _OUTPUT, 'dtype': 'float32', 'normalised': False, 'compare_by': 'cosine similarity'},
         'width': width,
