@@ -3,7 +3,8 @@
   sfsc-timm index photos --checkpoint quickstart --width 1 --output gallery
   sfsc-timm index --data market1501 --data-dir Market-1501-v15.09.15 --checkpoint best --output market
 
-Run it again after an interruption, or when images were added, and only the missing ones are embedded. A gallery
+Run it again after an interruption, or when images were added, and only the missing ones are embedded; items whose file
+changed are embedded again, and those whose file is gone are counted. Several processes may do so at once. A gallery
 belongs to one metric space, one width and one way of preparing images; anything else is refused.
 
 """
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from .._device import find_device
 from ..data import Sample
 from ..evaluation import embed
-from ..retrieval import Gallery, GalleryInfo, Preparation
+from ..retrieval import Existing, Gallery, GalleryInfo, Preparation, find_changes, state_since, times_of
 from ._options import (
     CHECKPOINT,
     add_checkpoint_arguments,
@@ -37,6 +38,7 @@ from ._terminal import console
 
 if TYPE_CHECKING:
     import torch
+    from rich.console import Console
 
     from ..checkpoints import Checkpoint
     from ..data import Batches
@@ -63,6 +65,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--shard-size', type=whole_number(1), default=4096, metavar='N',
         help='least number of images between two saves (>= 1; %(default)s)',
     )  # fmt: skip
+    group.add_argument(
+        '--changed', choices=('embed', 'keep'), default='embed',
+        help='what to do with items whose file changed since: embed them again, or keep them as they are (%(default)s)',
+    )  # fmt: skip
+    group.add_argument(
+        '--gone', choices=('keep', 'drop'), default='keep',
+        help='what to do with items whose file is gone: keep or drop them (%(default)s)',
+    )  # fmt: skip
+    group.add_argument(
+        '--verify', action='store_true', help='tell changed files by their content, in place of size and time'
+    )
 
 
 def run(args: argparse.Namespace) -> None:
@@ -72,7 +85,7 @@ def run(args: argparse.Namespace) -> None:
         raise ValueError('either a FOLDER of images or --data, whose gallery is embedded, must be given')
     check_data_arguments(args)
     checkpoint = load_model(args, args.checkpoint)
-    checkpoint, samples = _find(checkpoint, args)
+    checkpoint, paths = _find(checkpoint, args)
     width = checkpoint.widths[-1] if args.width is None else args.width
     if width not in checkpoint.widths:
         raise ValueError(f'--width must be one of {checkpoint.widths}, got {width:g}')
@@ -82,14 +95,10 @@ def run(args: argparse.Namespace) -> None:
     )
     gallery = Gallery.create(args.output, info)
     Preparation(checkpoint.preprocessing, args.flip).claim(gallery)
-    left = gallery.missing(samples)
-    terminal.print(f'{len(samples)} images, {len(samples) - len(left)} of them in the gallery already', soft_wrap=True)
-    skipped = 0
-    if left:
-        loader = serve(checkpoint, [samples[path] for path in left], args)
-        for indices, embeddings in _shards(checkpoint, width, loader, args):
-            gallery.append([left[i] for i in indices], embeddings)
-        skipped = len(loader.skipped)
+    again = _compare(gallery, terminal, args)
+    left = gallery.missing(paths)
+    terminal.print(f'{len(paths)} images, {len(paths) - len(left)} of them in the gallery already', soft_wrap=True)
+    skipped = _add(gallery, left, 'skip', checkpoint, args) + _add(gallery, again, 'replace', checkpoint, args)
     terminal.print(
         f'{args.output}: {len(gallery)} items at width {width:g}, {size} numbers each'
         + (f'; {skipped} unreadable images skipped' if skipped else ''),
@@ -97,8 +106,42 @@ def run(args: argparse.Namespace) -> None:
     )
 
 
-def _find(checkpoint: Checkpoint, args: argparse.Namespace) -> tuple[Checkpoint, dict[str, Sample]]:
-    """The images by absolute path, and the checkpoint with the preprocessing that suits them."""
+def _compare(gallery: Gallery, terminal: Console, args: argparse.Namespace) -> list[str]:
+    """Says which files changed or are gone since they were embedded, drops items, returns those to embed again."""
+    found = find_changes(gallery, args.verify)
+    again = [*(found.changed if args.changed == 'embed' else ()), *(found.unknown if args.verify else ())]
+    if found.changed:
+        done = 'embedding them again' if args.changed == 'embed' else 'keeping what was embedded'
+        terminal.print(f'{len(found.changed)} files changed since they were embedded: {done}', soft_wrap=True)
+    if found.gone:
+        done = 'dropping their items' if args.gone == 'drop' else 'keeping their items (--gone drop drops them)'
+        terminal.print(f'{len(found.gone)} files are gone: {done}', soft_wrap=True)
+    if found.unknown:
+        done = 'embedding them again' if args.verify else 'not compared (--verify embeds them again)'
+        terminal.print(f'{len(found.unknown)} items of an earlier version note no files: {done}', soft_wrap=True)
+    if found.gone and args.gone == 'drop':
+        gallery.remove(found.gone)
+    return again
+
+
+def _add(
+    gallery: Gallery, paths: list[str], existing: Existing, checkpoint: Checkpoint, args: argparse.Namespace
+) -> int:
+    """Embeds images into the gallery; returns how many were unreadable, of which nothing stays in it."""
+    if not paths:
+        return 0
+    times = times_of(paths)
+    loader = serve(checkpoint, [Sample(Path(path), 0) for path in paths], args)
+    for indices, embeddings in _shards(checkpoint, gallery.info.width, loader, args):
+        chosen = [paths[i] for i in indices]
+        gallery.append(chosen, embeddings, [state_since(path, times.get(path)) for path in chosen], existing)
+    if loader.skipped and existing == 'replace':
+        gallery.remove([paths[i] for i in loader.skipped])
+    return len(loader.skipped)
+
+
+def _find(checkpoint: Checkpoint, args: argparse.Namespace) -> tuple[Checkpoint, list[str]]:
+    """The images' absolute paths, each once, and the checkpoint with the preprocessing that suits them."""
     from ..data._files import require_images
 
     if args.data is None:
@@ -109,8 +152,7 @@ def _find(checkpoint: Checkpoint, args: argparse.Namespace) -> tuple[Checkpoint,
         files = [sample.image for sample in data.gallery if isinstance(sample.image, Path)]
         if not files:
             raise ValueError(f'--data must have files to search for, got {args.data}, which is made at run time')
-    paths = [str(file.resolve()) for file in files]
-    return checkpoint, {path: Sample(Path(path), 0) for path in paths}
+    return checkpoint, list(dict.fromkeys(str(file.resolve()) for file in files))
 
 
 def _shards(

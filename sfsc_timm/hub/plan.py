@@ -155,7 +155,8 @@ def check_repo(repo: str) -> None:
     Raises:
         ValueError: It is none.
     """
-    from huggingface_hub.utils import HFValidationError, validate_repo_id
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
     if not re.fullmatch(r'[\w.-]+/[\w.-]+', repo, re.ASCII):
         raise ValueError(f'repo must be user/name, of letters, digits, -, _ and ., got {repo!r}')

@@ -2,7 +2,7 @@
 
 from .changes import Changes, find_changes, state_since, times_of
 from .faiss import FaissIndex
-from .gallery import Gallery, GalleryInfo, IncompatibleGalleryError
+from .gallery import Existing, Gallery, GalleryInfo, IncompatibleGalleryError
 from .indexed import indexed
 from .preparation import Preparation
 from .search import search
@@ -10,6 +10,7 @@ from .shards import FileState, file_state
 
 __all__ = [
     'Changes',
+    'Existing',
     'FaissIndex',
     'FileState',
     'Gallery',

@@ -18,7 +18,7 @@ from .lock import exclusive
 from .manifest import MANIFEST, Entry, read_manifest, shard_name, write_manifest
 from .shards import FileState, Shard, read_shard, read_tensor, write_shard
 
-__all__ = ['Gallery', 'GalleryInfo', 'IncompatibleGalleryError']
+__all__ = ['Existing', 'Gallery', 'GalleryInfo', 'IncompatibleGalleryError']
 
 Existing = Literal['refuse', 'skip', 'replace']
 # Shards, and what a process that was killed while it wrote leaves behind.
