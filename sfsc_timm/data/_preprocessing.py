@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, Literal
 
 from timm.data import resolve_data_config
@@ -174,12 +175,12 @@ class Preprocessing:
 
 def _size(value: Any) -> tuple[int, int, int]:
     """A checked input_size."""
-    whole = isinstance(value, Sequence) and all(isinstance(v, int) and not isinstance(v, bool) for v in value)
+    whole = isinstance(value, Sequence) and all(isinstance(v, Integral) and not isinstance(v, bool) for v in value)
     if not whole or len(value) != 3 or not all(1 <= v <= _LONGEST_SIDE for v in value):
         raise ValueError(
             f'input_size must be channels, height and width, whole numbers from 1 to {_LONGEST_SIDE}, got {value!r}'
         )
-    channels, height, width = value
+    channels, height, width = map(int, value)
     return channels, height, width
 
 
@@ -188,7 +189,8 @@ def _numbers(name: str, values: Any, low: float, high: float, reason: str) -> tu
     if not isinstance(values, Sequence) or isinstance(values, str):
         raise ValueError(f'{name} must be a number for each channel, got {values!r}')
     for value in values:
-        if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+        is_number = isinstance(value, Real) and not isinstance(value, bool)
+        if not is_number or not low <= value <= high:
             raise ValueError(f'{name} must be in [{low:g}, {high:g}], got {value!r}; {reason}')
     return tuple(float(value) for value in values)
 

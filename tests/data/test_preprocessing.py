@@ -50,6 +50,7 @@ def test_changes():
     assert grey.std == pytest.approx((0.25,))
     assert (grey.image_mode, SMALL.image_mode) == ('L', 'RGB')
     assert SMALL.changed(input_size=(1, 4, 4), mean=(0.2,)).mean == (0.2,)
+    assert SMALL.changed(img_size=np.int64(8), mean=[np.float32(0.5)]).to_dict()['mean'] == [0.5] * 3
 
 
 def test_the_dictionary_goes_through_json():
@@ -90,6 +91,7 @@ def test_steps(mode, resize, pad):
     ({'std': (0.2, 0.2, 0)}, r'std must be in \[0.001, 1\], got 0'),
     ({'mean': [127]}, r'mean must be in \[0, 1\], got 127'),
     ({'mean': [-3.0]}, r'mean must be in \[0, 1\], got -3.0'),
+    ({'mean': [10**400]}, r'mean must be in \[0, 1\], got 1000'),
     ({'mean': [float('nan')]}, r'mean must be in \[0, 1\], got nan'),
     ({'mean': (0.5, 0.5)}, 'mean must have a value for each of the 3 channels'),
     ({'mean': 0.5}, 'mean must be a number for each channel, got 0.5'),
