@@ -227,9 +227,11 @@ def _create(
             arguments = resolve_model_input_args(name, train_args, **arguments)
             name = arguments.pop('model_name')
         model: nn.Module = timm.create_model(name, **arguments)
-    except (RuntimeError, TypeError, ValueError, OSError) as error:
+    # What a file says may be of any type, and timm asserts, indexes and asks for attributes without looking.
+    except (AssertionError, AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError) as error:
         shown = {key: value for key, value in arguments.items() if key != 'pretrained_cfg'}
-        raise ValueError(f'{source!r}: timm cannot make {name!r} with {shown}: {error}') from error
+        reason = str(error) or type(error).__name__
+        raise ValueError(f'{source!r}: timm cannot make {name!r} with {shown}: {reason}') from error
     return model
 
 

@@ -143,6 +143,7 @@ def load_model(args: argparse.Namespace, source: str, width: float | None = None
 
     if args.batch_size < 1:
         raise ValueError(f'batch_size must be at least 1, got {args.batch_size}')
+    _check_file_flags(args, source)
     checkpoint = load_checkpoint_model(
         source,
         width,
@@ -153,6 +154,19 @@ def load_model(args: argparse.Namespace, source: str, width: float | None = None
     )
     checkpoint.model.to(find_device(args.device))
     return checkpoint
+
+
+def _check_file_flags(args: argparse.Namespace, source: str) -> None:
+    """Refuses flags that are for a file of weights where the checkpoint is a folder, which says it itself."""
+    name = source.removeprefix('local-dir:')
+    if name.startswith('hf-hub:') or Path(name).expanduser().is_dir():
+        for flag, value in (
+            ('--use-ema', args.use_ema), ('--model', args.model), ('--model-kwargs', args.model_kwargs),
+        ):  # fmt: skip
+            if value:
+                raise ValueError(
+                    f'{flag} is for files of weights, got a folder, {source!r}, which says it; leave it out'
+                )
 
 
 def check_data_arguments(args: argparse.Namespace) -> None:
