@@ -11,4 +11,5 @@ __getattr__ = moved(
         ),
         'sfsc_timm.models': ('CosineLinear', 'classify_fixed', 'create_neck', 'fold_neck'),
     },
+    {'prepared': 'what the engine does by itself'},
 )

@@ -8,6 +8,7 @@ import sys
 import tarfile
 import zipfile
 from configparser import ConfigParser
+from email import message_from_bytes
 from importlib.resources import files
 from pathlib import Path
 
@@ -50,6 +51,19 @@ def test_wheel(built: Path) -> None:
     weights = {f'sfsc_timm/weights/{path.name}' for path in (ROOT / 'weights').iterdir() if path.is_file()}
     assert weights <= names, f'not in the wheel: {sorted(weights - names)}'
     assert any(name.endswith('.safetensors') for name in weights)
+    assert 'sfsc_timm/slim/README.md' in names
+
+
+def test_metadata(built: Path) -> None:
+    """The page of the package is the README."""
+    (wheel,) = built.glob('*.whl')
+    archive = zipfile.ZipFile(wheel)
+    (name,) = (name for name in archive.namelist() if name.endswith('.dist-info/METADATA'))
+    metadata = message_from_bytes(archive.read(name))
+    assert metadata['Name'] == 'sfsc-timm'
+    assert metadata['Description-Content-Type'].startswith('text/markdown')
+    assert str(metadata.get_payload()).strip() == (ROOT / 'README.md').read_text(encoding='utf-8').strip()
+    assert metadata['License-Expression'] == 'Apache-2.0'
 
 
 def test_sdist(built: Path) -> None:

@@ -1,5 +1,6 @@
 """Data: retrieval benchmarks behind one interface, image transforms, samplers and batches."""
 
+from .._moved import moved
 from ._decode import DECODING, DECODING_RULES, ImageReadError, load_image
 from ._images import OnError, SampleDataset
 from ._loading import Batch, Batches, batches, make_transforms
@@ -41,3 +42,5 @@ __all__ = [
     'register_data',
     'train_transform',
 ]
+
+__getattr__ = moved(__name__, {}, {'eval_transform': 'sfsc_timm.data.Preprocessing(size, mean, std, ...).transform()'})
