@@ -158,8 +158,8 @@ def probe(config: TrainConfig, given: Preprocessing) -> Slimmable:
             'embed_dim must be at least 1 in training, got 0: without a neck there is no metric space to train; leave '
             'it out of model_kwargs'
         )
-    if config.torchcompile and config.torchcompile not in torch._dynamo.list_backends(None):
-        known = ', '.join(torch._dynamo.list_backends())
+    if config.torchcompile and config.torchcompile not in torch.compiler.list_backends(None):
+        known = ', '.join(torch.compiler.list_backends())
         raise ValueError(f'torchcompile must be one of {known}, got {config.torchcompile!r}')
     return model
 
