@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -13,11 +13,13 @@ if TYPE_CHECKING:
 
     from ..evaluation import CompatibilityMatrix
 
-__all__ = ['cell', 'console', 'fail', 'matrix_table', 'new_table', 'progress_bar']
+__all__ = ['cell', 'console', 'fail', 'matrix_table', 'new_table', 'progress_bar', 'visible']
 
 
 def console(*, stderr: bool = False) -> Console:
     """The terminal; what is printed is taken literally, since names of files and data may hold any character.
+
+    Text goes through `visible`.
 
     Args:
         stderr: Standard error in place of standard output.
@@ -29,7 +31,24 @@ def console(*, stderr: bool = False) -> Console:
         from rich.console import Console
     except ImportError:
         raise ImportError("the command line needs rich: pip install 'sfsc-timm[cli]'") from None
-    return Console(stderr=stderr, highlight=False, markup=False, emoji=False)
+
+    class Literal(Console):
+        def print(self, *objects: Any, **options: Any) -> None:
+            super().print(*(visible(item) if isinstance(item, str) else item for item in objects), **options)
+
+    return Literal(stderr=stderr, highlight=False, markup=False, emoji=False)
+
+
+def visible(text: str, keep: str = '\n\t') -> str:
+    r"""Text in which what a terminal would obey, or could not write, is spelled out: `\x1b`, `\udcff`, `\u202e`.
+
+    Args:
+        text: Any text, names of files that are no UTF-8 among them.
+        keep: Control characters that stay.
+    """
+    return ''.join(
+        c if c.isprintable() or c in keep else c.encode('unicode_escape', 'surrogatepass').decode('ascii') for c in text
+    )
 
 
 def progress_bar(terminal: Console) -> Progress:
@@ -101,5 +120,5 @@ def matrix_table(matrix: CompatibilityMatrix) -> Table:
 
 def fail(message: str, status: int = 1) -> int:
     """Prints an error and returns the exit status."""
-    sys.stderr.write(f'sfsc-timm: {message}\n')
+    sys.stderr.write(f'sfsc-timm: {visible(message)}\n')
     return status

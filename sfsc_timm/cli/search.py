@@ -34,7 +34,7 @@ from ._options import (
     serve,
     track,
 )
-from ._terminal import console
+from ._terminal import console, visible
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -101,9 +101,9 @@ def run(args: argparse.Namespace) -> None:
         sys.stdout.write(json.dumps(result, indent=1) + '\n')
         return
     for file, matches in zip(files, found, strict=True):
-        terminal.print(str(file), style='bold', soft_wrap=True)
+        terminal.print(visible(str(file), keep=''), style='bold', soft_wrap=True)
         for path, score in matches:
-            terminal.print(f'  {score:7.4f}  {path}', soft_wrap=True)
+            terminal.print(f'  {score:7.4f}  {visible(path, keep="")}', soft_wrap=True)
 
 
 def _queries(images: list[Path]) -> list[Path]:

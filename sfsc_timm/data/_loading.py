@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
+from ._decode import ImageReadError
 from ._images import Decoded, OnError, SampleDataset, Unreadable
 from ._samplers import EpochSampler
 from ._transforms import TensorTransform, train_transform
@@ -116,10 +117,14 @@ class LoaderBatches(Batches):
         pin_memory: bool = False,
     ) -> None:
         super().__init__(samples, order)
+        self._on_error = on_error
+        # Unreadable images come back as such in any case, and are raised here: an error in a worker process would
+        # arrive with the worker's traceback as its message.
+        dataset = SampleDataset(samples, transform, mode, 'skip' if on_error == 'raise' else on_error)
         # The loader must not refer back to this object: were its workers collected as part of a reference cycle,
         # their queues would be closed before they are told to stop, and each be waited for in vain.
         self._loader: DataLoader[Decoded | Unreadable] = DataLoader(
-            SampleDataset(samples, transform, mode, on_error),
+            dataset,
             batch_sampler=_KeyedIndices(order),
             num_workers=workers,
             collate_fn=_collate,
@@ -130,6 +135,8 @@ class LoaderBatches(Batches):
 
     def __iter__(self) -> Iterator[Batch]:
         for batch, unreadable in self._loader:
+            if unreadable and self._on_error == 'raise':
+                raise ImageReadError(unreadable[0].reason)
             for index, reason in unreadable:
                 if index not in self.skipped:
                     _logger.warning('Skipped: %s', reason)
