@@ -105,7 +105,8 @@ def run(args: argparse.Namespace) -> None:
     terminal.print(data.summary(), '', sep='\n')
     matrix = measure(sides, data, args, distance=args.distance, rerank=args.rerank)
     save(terminal, matrix, args.output)
-    if len({side.checkpoint.compatibility for side in sides}) > 1:
+    ids = zip(*((side.checkpoint.space, side.checkpoint.compatibility) for side in sides), strict=True)
+    if all(len(set(declared)) > 1 for declared in ids):
         terminal.print(
             'The checkpoints declare different metric spaces: unless they were trained to agree, expect chance.'
         )

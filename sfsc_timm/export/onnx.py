@@ -124,6 +124,7 @@ def write_preprocessing(path: str | Path, checkpoint: Checkpoint, width: float) 
         'output': {'name': _OUTPUT, 'dtype': 'float32', 'normalised': False, 'compare_by': 'cosine similarity'},
         'width': width,
         'compatibility': checkpoint.compatibility,
+        'space': checkpoint.space,
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, values)
