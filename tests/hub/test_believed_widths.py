@@ -1,4 +1,4 @@
-"""`load_width` takes a branch only if `main` declares its weights; repositories of before go by the id of all weights."""
+"""`load_width` takes a branch only if `main` declares its weights; repositories of before go by one id for all."""
 
 from __future__ import annotations
 
