@@ -9,6 +9,7 @@ from ._version import __version__
 from .models import Slimmable, at_width, extract, get_width, get_widths, set_width
 
 if TYPE_CHECKING:
+    from .checkpoints.refit import refit
     from .hub import load_width, publish
 
 __all__ = [
@@ -20,12 +21,17 @@ __all__ = [
     'get_widths',
     'load_width',
     'publish',
+    'refit',
     'set_width',
 ]
 
 
 def __getattr__(name: str) -> Any:
-    """`publish` and `load_width` bring more imports with them, so they come when they are asked for."""
+    """What brings more imports with it comes when it is asked for."""
+    if name == 'refit':
+        from .checkpoints.refit import refit
+
+        return refit
     if name in ('load_width', 'publish'):
         from . import hub
 
