@@ -176,8 +176,8 @@ class MemoryBatches(Batches):
         shapes = {s.image.shape if isinstance(s.image, np.ndarray) else None for s in samples}
         if len(shapes) != 1 or None in shapes:
             raise ValueError(
-                f'A TensorTransform needs samples that are arrays of one shape, got {sorted(map(str, shapes))}; '
-                f'use train_transform or Preprocessing.transform, which read files and resize.'
+                f'samples must be arrays of one shape for a TensorTransform, got {sorted(map(str, shapes))}; use '
+                'train_transform or Preprocessing.transform, which read files and resize.'
             )
         self._transform = transform
         self._images = torch.from_numpy(np.stack([np.asarray(s.image) for s in samples]))
@@ -220,7 +220,7 @@ def batches(
         pin_memory: Whether to put batches in pinned memory (from files only).
     """
     if not samples:
-        raise ValueError('samples is empty: there is nothing to serve.')
+        raise ValueError('samples must not be empty, got none to serve; give some.')
     order = _Order(len(samples), batch_size, sampler, seed)
     if isinstance(transform, TensorTransform):
         return MemoryBatches(samples, transform, order)

@@ -64,5 +64,5 @@ def _check_criterion(criterion: Any) -> SubModelLoss:
             f'got {criterion!r}'
         )
     if criterion.reduction == 'none':
-        raise ValueError("criterion must reduce the loss by 'mean' or 'sum', got reduction='none'")
+        raise ValueError("criterion must have the reduction 'mean' or 'sum', got 'none'; give one of them")
     return criterion

@@ -118,7 +118,7 @@ class Replica(nn.Module):
         if highest != -lowest:
             raise RuntimeError(
                 f'the loss must be scaled alike on every process, got factors from {-lowest} to {highest}: the '
-                'gradients are averaged while the forward still runs, before the factor is known'
+                'gradients are averaged while the forward still runs, before the factor is known; use one scaler state'
             )
 
     @property

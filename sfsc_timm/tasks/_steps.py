@@ -44,7 +44,7 @@ class WidthStep:
             RuntimeError: If they have been taken before.
         """
         if self._loss is None:
-            raise RuntimeError('the gradients of this loss are gone: call the task again before a second backward')
+            raise RuntimeError('backward must be called once on a loss, got a second call; call the task again first')
         wanted = [leaf for leaf in self._leaves if leaf.requires_grad]
         # A leaf without a part in the loss has a gradient of 0: what is missing must be the same on all processes.
         found = torch.autograd.grad(self._loss, wanted, factor, allow_unused=True, materialize_grads=True)
@@ -101,7 +101,7 @@ class MicroStep:
             RuntimeError: If they have been asked for before, or the processes do not agree on the factor.
         """
         if self._is_done:
-            raise RuntimeError('backward was called twice on one loss: call the task again, its graph is gone')
+            raise RuntimeError('backward must be called once on a loss, got a second call; call the task again first')
         self._is_done = True
         if self.keeps_graphs:
             for width in self._widths.values():  # each width's message travels during the next one's backward

@@ -148,7 +148,7 @@ def test_transforms_suit_the_data(arrays, files):
 
 
 def test_refuses_what_it_cannot_serve(arrays, files):
-    with pytest.raises(ValueError, match='samples is empty'):
+    with pytest.raises(ValueError, match='samples must not be empty'):
         batches([], TensorTransform())
     with pytest.raises(ValueError, match='batch_size must be at least 1, got 0'):
         batches(arrays, TensorTransform(), batch_size=0)

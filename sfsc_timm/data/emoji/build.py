@@ -80,10 +80,10 @@ def _claim(root: Path, size: int) -> None:
     note = root / 'build.json'
     if note.exists():
         if json.loads(note.read_text(encoding='utf-8')) != build:
-            raise ValueError(f'{root} was built with another size or other packages ({note}); build in a new folder.')
+            raise ValueError(f'root must be a new folder, got one built with another size or other packages ({note}).')
         return
     if root.exists() and any(root.iterdir()):
-        raise ValueError(f'root must be a new or empty folder, or one of an earlier build; {root} holds other files.')
+        raise ValueError(f'root must be a new or empty folder, or of an earlier build, got {root} with other files.')
     root.mkdir(parents=True, exist_ok=True)
     _write(note, json.dumps(build, indent=1) + '\n')
 
