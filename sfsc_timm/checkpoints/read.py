@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ['Weights', 'fill', 'read_weights']
+__all__ = ['Weights', 'fill', 'read_pickle', 'read_weights']
 
 _FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -44,7 +44,7 @@ def read_weights(path: Path, use_ema: bool = False) -> Weights:
 
     if not path.is_file():
         raise FileNotFoundError(f'no checkpoint at {str(path)!r}: there is no such file or folder.')
-    content = _read_safetensors(path) if path.suffix == '.safetensors' else _read_pickle(path)
+    content = _read_safetensors(path) if path.suffix == '.safetensors' else read_pickle(path)
     if not isinstance(content, dict):
         raise ValueError(f'{str(path)!r} holds a {type(content).__name__}, expected a dict of tensors.')
     key = 'state_dict_ema' if use_ema else 'state_dict'
@@ -106,10 +106,19 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
         raise ValueError(f'{str(path)!r} is no whole safetensors file; was it cut off? ({error})') from error
 
 
-def _read_pickle(path: Path) -> Any:
+def read_pickle(path: Path, *, mmap: bool = False) -> Any:
+    """Reads what torch.save wrote, as long as nothing in it has to be executed.
+
+    Args:
+        path: The file.
+        mmap: Whether tensors may stay on the disk until they are used.
+
+    Raises:
+        ValueError: It is damaged, or holds anything beside tensors, plain values and argparse.Namespace.
+    """
     try:
         with torch.serialization.safe_globals([argparse.Namespace]):
-            return torch.load(path, map_location='cpu', weights_only=True)
+            return torch.load(path, map_location='cpu', weights_only=True, mmap=mmap)
     # A damaged pickle can fail in any way.
     except Exception as error:
         refused = _refused(path) if isinstance(error, pickle.UnpicklingError) else []

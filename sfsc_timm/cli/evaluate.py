@@ -103,6 +103,7 @@ def run(args: argparse.Namespace) -> None:
     if args.rerank and data.shared:
         raise ValueError(f'--rerank needs a gallery apart from the queries; those of {data.name} are one.')
     terminal.print(data.summary(), '', sep='\n')
+    args.output.mkdir(parents=True, exist_ok=True)  # now, should it not be possible
     matrix = measure(sides, data, args, distance=args.distance, rerank=args.rerank)
     save(terminal, matrix, args.output)
     ids = zip(*((side.checkpoint.space, side.checkpoint.compatibility) for side in sides), strict=True)

@@ -95,6 +95,7 @@ def run(args: argparse.Namespace) -> None:
         )
     data = read_data(args) if args.data is not None else None
     checkpoint = suited(checkpoint, data, args) if data is not None else checkpoint
+    args.output.mkdir(parents=True, exist_ok=True)  # now, should it not be possible
     rows = [_export(checkpoint, width, data, args) for width in widths]
     terminal.print(_table(rows, data))
     terminal.print(f'{args.output}: {", ".join(f"w{width:g}" for width in widths)}')

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +13,11 @@ import torch.distributed as dist
 from timm.utils import unwrap_model
 
 from .._files import replacing
+from ..checkpoints.read import read_pickle
 from ..tasks import SFSCTask
 from .loop import Loop
 
-__all__ = ['SECTION', 'load_checkpoint', 'origin_in', 'restore', 'save_checkpoint']
+__all__ = ['SECTION', 'going_on', 'load_checkpoint', 'origin_in', 'restore', 'save_checkpoint']
 
 SECTION = 'sfsc_train'  # our own entry in timm's checkpoint
 
@@ -24,8 +27,8 @@ def save_checkpoint(
 ) -> None:
     """Writes a checkpoint whole or not at all; every process has to call it, the first one writes.
 
-    Keys are those of timm's train.py (state_dict, state_dict_ema, optimizer, arch, args, epoch, metric), so that what
-    reads its .pth.tar reads this. Beside them stands the state of the loop and of all random generators.
+    Keys are those of timm's train.py (state_dict, state_dict_ema, arch, args, epoch, metric), so that what reads its
+    .pth.tar reads this. Beside them stands the state of the loop, the optimizer's in it, and of all random generators.
 
     Args:
         path: The file.
@@ -77,17 +80,30 @@ def load_checkpoint(path: Path, *, only_looks: bool = False) -> dict[str, Any]:
     """
     if not path.is_file():
         raise FileNotFoundError(f'nothing to resume at {str(path)!r}: there is no such file.')
+    content = read_pickle(path, mmap=only_looks)
+    if not isinstance(content, dict) or not isinstance(content.get(SECTION), dict):
+        raise ValueError(
+            f'{str(path)!r} is not of sfsc-timm train and cannot be resumed; --initial-checkpoint starts from its '
+            'weights.'
+        )
+    return content
+
+
+@contextmanager
+def going_on(path: Path) -> Iterator[None]:
+    """Names the checkpoint in the block that takes up its state, if that state is not all there.
+
+    Raises:
+        ValueError: An entry is missing, of another kind or does not fit.
+    """
     try:
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            content: dict[str, Any] = torch.load(path, map_location='cpu', weights_only=True, mmap=only_looks)
-        if SECTION in content:
-            return content
-    # A damaged pickle can fail in any way.
-    except Exception as error:
-        raise ValueError(f'{str(path)!r} is no whole checkpoint; was it cut off? ({error})') from error
-    raise ValueError(
-        f'{str(path)!r} is not of sfsc-timm train and cannot be resumed; --initial-checkpoint starts from its weights.'
-    )
+        yield
+    except (AttributeError, LookupError, RuntimeError, TypeError) as error:
+        reason = ' '.join(str(error).split())[:300]
+        raise ValueError(
+            f'{str(path)!r} does not hold what it takes to go on ({type(error).__name__}: {reason}); it is damaged, or '
+            'of another version. Restore it, or start a new run.'
+        ) from error
 
 
 def origin_in(content: dict[str, Any]) -> dict[str, Any] | None:
@@ -101,9 +117,15 @@ def restore(content: dict[str, Any], loop: Loop) -> dict[str, Any]:
 
     Raises:
         ValueError: It was taken on another number of processes.
+        RuntimeError: A weight is not finite, or does not fit.
     """
     task: SFSCTask = loop.task
     own = dict(content[SECTION])
+    for name, tensor in content['state_dict'].items():
+        if not tensor.isfinite().all():
+            raise RuntimeError(f'{name} is not finite')
+        if not tensor.is_floating_point() and not name.endswith('num_batches_tracked'):
+            raise TypeError(f'{name} holds {tensor.dtype}, weights are floating')
     task.load_checkpoint_state(content['state_dict'], content.get('task_state'))
     if task.has_ema():
         task.load_checkpoint_state(content['state_dict_ema'], ema=True)

@@ -15,7 +15,7 @@ from timm.utils import unwrap_model
 from .._files import sweep_leftovers, write_csv
 from ..data import Batches, Preprocessing, RetrievalData
 from ..evaluation import CompatibilityMatrix, Embedder, evaluate, plot_training
-from .checkpoint import SECTION, load_checkpoint, origin_in, restore, save_checkpoint
+from .checkpoint import SECTION, going_on, load_checkpoint, origin_in, restore, save_checkpoint
 from .config import TrainConfig
 from .folder import LAST, keep_best
 from .loop import Loop
@@ -112,7 +112,8 @@ class Network:
         if self.run.is_first:
             sweep_leftovers(self.folder)
         if (self.folder / LAST).is_file():
-            self._go_on(load_checkpoint(self.folder / LAST))
+            with going_on(self.folder / LAST):
+                self._go_on(load_checkpoint(self.folder / LAST))
         self._since = time.monotonic()
         self.run.report.on_stage(self.name, self.loop)
         for means in self.loop.epochs():
