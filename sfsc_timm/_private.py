@@ -1,8 +1,9 @@
 """Every use of a name of torch or timm that is not public, with the reason and what breaks without it.
 
-Tested with timm 1.0.31 and torch 2.9 to 2.14. Before a new release of either, run the tests against it; against timm's
-main branch by `pip install git+https://github.com/huggingface/pytorch-image-models` and SFSC_TIMM_SDIST=CHECKOUT
-SFSC_TIMM_CHECKOUT=CHECKOUT pytest, where CHECKOUT is a clone of it: its own test suite and train.py take part then.
+Tested with timm 1.0.31 and torch 2.14.1, the newest of each; torch 2.9, the oldest that is allowed, has all these
+names. Before a new release of either, run the tests against it. Against timm's main branch: clone it, `pip install` the
+clone, and run `SFSC_TIMM_SDIST=CLONE SFSC_TIMM_CHECKOUT=CLONE pytest`, in which its own test suite and its train.py
+take part.
 """
 
 from __future__ import annotations
