@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -67,6 +68,9 @@ class Preparation:
             values = json.loads(path.read_text(encoding='utf-8'))
             if not isinstance(values, dict):
                 raise ValueError(f'it must be an object, got a {type(values).__name__}')
+            written = values.pop('sha256', None)  # which notes of before do not have
+            if written is not None and written != _digest(values):
+                raise ValueError('it is not what was written, by its sha256')
             return cls.from_dict(values)
         except (ValueError, RecursionError) as error:
             raise ValueError(
@@ -89,7 +93,7 @@ class Preparation:
                     f'{folder!r} holds images, but no {NOTE} that says how they were prepared; restore it, or choose '
                     'another folder.'
                 )
-            write_json(gallery.folder / NOTE, self.to_dict())
+            write_json(gallery.folder / NOTE, {**self.to_dict(), 'sha256': _digest(self.to_dict())})
         elif known != self:
             raise IncompatibleGalleryError(
                 f'{folder!r} holds images prepared with {_differences(known, self, "now")}; use the same options, or '
@@ -123,6 +127,11 @@ class Preparation:
             'be prepared as they were; leave these options out, index the images with them into another folder, or '
             '--force'
         )
+
+
+def _digest(values: Mapping[str, Any]) -> str:
+    """SHA-256 of JSON values, by which a note that was changed is told."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def _differences(known: Preparation, other: Preparation, what: str) -> str:

@@ -239,6 +239,10 @@ def test_notes_of_the_preparation(saved, gallery, capsys):
     note = gallery / 'preprocessing.json'
     known = json.loads(note.read_text())
     assert (known['decoding'], known['flip'], known['input_size']) == (DECODING, False, [3, 32, 32])
+    write_json(note, {**known, 'flip': True})  # another way, which nothing else would tell
+    assert query(gallery, root, files[0]) == 1
+    assert 'it is not what was written, by its sha256' in capsys.readouterr().err
+    del known['sha256']  # as earlier versions noted it
     write_json(note, {name: value for name, value in known.items() if name != 'decoding'})
     for status, forced in ((1, []), (0, ['--force'])):  # decoded as before there were versions
         assert query(gallery, root, files[0], *forced) == status
