@@ -17,6 +17,7 @@ from torch import nn
 from .._private import load_model_config_from_path
 from ..data import Preprocessing
 from ..models import Slimmable
+from ..models._shipped import shipped_id
 from .declared import believe, check_section, declared_digests, declared_space
 from .dense import DenseWidths
 from .errors import clear_errors
@@ -216,7 +217,14 @@ def _load_pretrained(name: str, model_kwargs: Mapping[str, Any]) -> nn.Module:
             f"{name!r} has only timm's backbone as pretrained weights, to start training from: its neck and narrow "
             'widths know nothing yet. Give a trained checkpoint.'
         )
-    return _create(name, name, {**model_kwargs, 'pretrained': True})
+    model = _create(name, name, {**model_kwargs, 'pretrained': True})
+    declared = shipped_id(cfg.file) if getattr(cfg, 'file', None) else None
+    if declared is not None and not model_kwargs and compatibility_id(model) != declared:
+        raise ValueError(
+            f'{name!r}: {cfg.file!r} holds other weights than the manifest beside it declares ({declared}); install '
+            'sfsc-timm again.'
+        )
+    return model
 
 
 def _create(

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-__all__ = ['MANIFEST', 'weights_folder', 'with_shipped']
+__all__ = ['MANIFEST', 'shipped_id', 'weights_folder', 'with_shipped']
 
 MANIFEST = 'manifest.json'
 
@@ -22,6 +22,16 @@ def weights_folder() -> Path:
     package = Path(__file__).parents[1]
     installed = package / 'weights'
     return installed if installed.is_dir() else package.parent / 'weights'
+
+
+def shipped_id(file: str | Path) -> str | None:
+    """Id of all weights that the manifest declares for a shipped file; None for a file that does not ship."""
+    path = Path(file)
+    try:
+        manifest = json.loads((path.parent / MANIFEST).read_text(encoding='utf-8'))
+    except FileNotFoundError:
+        return None
+    return next((str(entry['compatibility']) for entry in manifest.values() if entry['file'] == path.name), None)
 
 
 def with_shipped(cfgs: Mapping[str, dict[str, Any]], folder: Path | None = None) -> dict[str, dict[str, Any]]:
