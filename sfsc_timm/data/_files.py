@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import re
 from collections import Counter
 from functools import cache
@@ -14,7 +15,7 @@ from ._decode import HEIF, register_heif
 from ._types import Sample
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
 _logger = logging.getLogger(__name__)
 
@@ -191,7 +192,7 @@ def list_images(folder: Path, *, recursive: bool = False, others: Counter[str] |
         others: Counts the files of other types, by suffix.
     """
     images, others = [], Counter() if others is None else others
-    for file in folder.rglob('*') if recursive else folder.iterdir():
+    for file in _walk(folder) if recursive else folder.iterdir():
         hidden = any(part.startswith('.') for part in file.relative_to(folder).parts)
         suffix = file.suffix.lower()
         if suffix in image_suffixes():
@@ -200,6 +201,16 @@ def list_images(folder: Path, *, recursive: bool = False, others: Counter[str] |
         elif not hidden and file.name.lower() not in _LITTER and file.is_file():
             others[suffix] += 1
     return sorted(images)
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    """Yields the files of a folder and its subfolders."""
+
+    def warn(error: OSError) -> None:
+        _logger.warning('%r could not be read and was left: %s.', str(error.filename), error.strerror)
+
+    for inner, _, names in os.walk(folder, onerror=warn):
+        yield from (Path(inner, name) for name in names)
 
 
 def left_out(others: Counter[str]) -> str:

@@ -71,3 +71,21 @@ def test_names_that_are_not_utf_8_are_read(tmp_path: Path) -> None:
     assert len(load_data('folder', tmp_path).train) == 4
     assert len(list_images(tmp_path, recursive=True)) == 8
     assert len(hash_order([os.fsdecode(b'caf\xe9'), 'b'])) == 2
+
+
+def test_a_folder_that_cannot_be_read_is_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant(tmp_path, 'a.jpg', 'closed/b.jpg', 'open/c.jpg')
+    scandir = os.scandir
+
+    def closed(path: str) -> object:
+        if Path(path).name == 'closed':
+            raise PermissionError(13, 'Permission denied', str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, 'scandir', closed)
+    files = list_images(tmp_path, recursive=True)
+    assert [file.name for file in files] == ['a.jpg', 'c.jpg']
+    assert 'closed' in caplog.text
+    assert 'was left' in caplog.text
