@@ -97,9 +97,9 @@ def small() -> nn.Module:
 
 
 def test_eager_forwards_in_between(dynamo: None) -> None:
-    """A parameter whose copy is in use has a class of its own (sfsc_timm.slim.watched), so a third graph is made.
+    """They add no graph after the first round, and in it there are at most three for each width.
 
-    They are more than the 8 that torch.compile allows by default; `fullgraph` would not let it go eager.
+    That is more than the 8 that torch.compile allows by default; `fullgraph` would not let it go eager.
     """
     model, graphs, x = small(), Graphs(), torch.randn(4, 3)
     compiled = torch.compile(model, backend=graphs, fullgraph=True)
