@@ -8,7 +8,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -23,8 +23,7 @@ _TENSOR = 'embeddings'
 _STORED = {'F32': 'float32', 'F16': 'float16'}
 
 
-@dataclass(frozen=True)
-class FileState:
+class FileState(NamedTuple):
     """An image file at the time it was embedded.
 
     Attributes:
@@ -130,13 +129,11 @@ def read_shard(folder: Path, name: str, count: int, digest: str | None, info: Ga
         states = json.loads(metadata['files']) if 'files' in metadata else [None] * count
     except (SafetensorError, OSError, ValueError, KeyError, RecursionError) as error:
         raise _damaged(path, f'it does not say whose embeddings it holds: {error!r}') from error
-    if not isinstance(paths, list) or not all(isinstance(item, str) for item in paths):
+    if not isinstance(paths, list) or not set(map(type, paths)) <= {str}:
         raise _damaged(path, 'its paths must be a list of texts')
     if len(paths) != count:
         raise _damaged(path, f'it has {len(paths)} paths for {count} embeddings')
-    if not isinstance(states, list) or len(states) != count:
-        raise _damaged(path, f'its notes of the files must be a list of {count}')
-    return Shard(name, found, tuple(paths), tuple(_state(path, state) for state in states))
+    return Shard(name, found, tuple(paths), _states(path, states, count))
 
 
 def read_tensor(folder: Path, name: str, count: int, info: GalleryInfo) -> Tensor:
@@ -164,16 +161,16 @@ def read_tensor(folder: Path, name: str, count: int, info: GalleryInfo) -> Tenso
     return tensor
 
 
-def _state(path: Path, value: Any) -> FileState | None:
-    if value is None:
-        return None
-    try:
-        size, mtime_ns, digest = value
-    except (TypeError, ValueError):
-        raise _damaged(path, f'its note of a file must be [size, time, SHA-256], got {value!r}') from None
-    if type(size) is not int or type(mtime_ns) is not int or type(digest) is not str:
-        raise _damaged(path, f'its note of a file must be [size, time, SHA-256], got {value!r}')
-    return FileState(size, mtime_ns, digest)
+def _states(path: Path, values: Any, count: int) -> tuple[FileState | None, ...]:
+    """Checks by column: there may be millions."""
+    if not isinstance(values, list) or len(values) != count:
+        raise _damaged(path, f'its notes of the files must be a list of {count}')
+    noted = [value for value in values if value is not None]
+    if set(map(type, noted)) <= {list} and set(map(len, noted)) <= {3}:
+        kinds = [set(map(type, column)) for column in zip(*noted, strict=True)]
+        if kinds in ([], [{int}, {int}, {str}]):
+            return tuple(None if value is None else FileState._make(value) for value in values)
+    raise _damaged(path, 'its notes of the files must be [size, time, SHA-256] or null')
 
 
 def _damaged(path: Path, reason: str) -> ValueError:

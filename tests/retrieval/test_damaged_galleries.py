@@ -175,3 +175,14 @@ def test_which_galleries_are_searched_and_continued() -> None:
     assert not made.embeds_like(GalleryInfo('m', 0.5, 4, 'all', space_id='space', weights_digest='new half'))
     assert before.embeds_like(made)
     assert not before.embeds_like(elsewhere)
+
+
+@pytest.mark.parametrize(
+    'notes', ['{}', '[1, 2, 3]', '[[1, 2], null, null]', '[["1", 2, "a"], null, null]', '[null]', '[']
+)
+def test_notes_of_the_files_are_checked(folder: Path, notes: str) -> None:
+    of_before(folder)
+    metadata = {'paths': json.dumps(['a', 'b', 'c']), 'files': notes}
+    save_file({'embeddings': torch.ones(3, 4)}, folder / SECOND, metadata=metadata)
+    with pytest.raises(ValueError, match=rf"{SECOND}' is no shard of this gallery: it"):
+        Gallery(folder)
