@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
-from ._files import hash_order, number, read_rows, require, require_ends, require_entry
+from ._files import hash_order, number, read_rows, read_text, require, require_ends, require_entry
 from ._registry import register_data
 from ._types import RetrievalData, Sample
 
@@ -86,14 +87,19 @@ def _some(samples: Sequence[Sample], root: Path, count: int) -> list[Sample]:
 def _catalogue(root: Path) -> list[Sample]:
     """The catalogue's picture of each test product."""
     file = require_entry(root, 'classes.csv', TREE)
+    lines = csv.DictReader(io.StringIO(read_text(file, TREE), newline=''))
     samples = []
-    with file.open(newline='', encoding='utf-8') as lines:
-        for row in csv.DictReader(lines):
-            try:
-                label, path = row['Class ID (int)'], row['Iconic Image Path (str)']
-            except KeyError as error:
-                raise ValueError(f'{file}: expected a column {error}, got {", ".join(row)}.') from None
-            identity = number(label, 'Class ID', file)
+    try:
+        for row in lines:
+            label, path = (row[name] or '' for name in ('Class ID (int)', 'Iconic Image Path (str)'))
+            where = f'{file}, line {lines.line_num}'
+            if not path:
+                raise ValueError(f'{where}: the image path must not be empty; restore the file.')
+            identity = number(label, 'Class ID', where)
             if identity % 2:
                 samples.append(Sample(require(root / path.lstrip('/'), TREE), identity))
+    except KeyError as error:
+        raise ValueError(f'{file}: expected a column {error}, got {", ".join(map(str, row))}.') from None
+    except csv.Error as error:
+        raise ValueError(f'{file}, line {lines.line_num}: this is no CSV ({error}).') from error
     return samples

@@ -12,7 +12,7 @@ import pytest
 from helpers import trees
 from helpers.trees import plant, write
 
-from sfsc_timm.data import DISTRACTOR, RetrievalData, Sample, load_data
+from sfsc_timm.data import DISTRACTOR, RetrievalData, Sample, build_emoji, load_data
 
 HEAD = 'path,identity,camera,split\n'
 GOOD = 'a.jpg,ann,1,train\nb.jpg,bob,1,train\nc.jpg,cid,1,query\nd.jpg,cid,2,gallery\ne.jpg,dan,2,gallery\n'
@@ -97,7 +97,12 @@ LISTS = [
     ('sop', 'Ebay_train.txt', lambda text: text.split('\n', 1)[1], r'Ebay_train\.txt, line 1: .*"image_id class_id'),
     ('inshop', PARTITION, lambda t: t.split('\n', 1)[1], 'partition.txt, line'),
     ('sop', 'Ebay_test.txt', lambda text: text + text.splitlines()[-1] + '\n', r'568557_0\.JPG|is twice in query'),
-    ('sop', 'Ebay_test.txt', lambda text: text.replace('11320', '-3'), r'class_id must be .* at least 0 and below 2.31, got -3'),
+    (
+        'sop',
+        'Ebay_test.txt',
+        lambda text: text.replace('11320', '-3'),
+        r'class_id must be .* at least 0 and below 2.31, got -3',
+    ),
     ('sop', 'Ebay_test.txt', lambda text: text.replace('11320', '9' * 5000), 'class_id must be a whole number'),
     ('sop', 'Ebay_test.txt', lambda text: text.replace('11320', '9' * 30), 'class_id must be a whole number'),
     ('sop', 'Ebay_test.txt', lambda text: text.replace('11320', '1_1'), "class_id must be a whole number.*'1_1'"),
@@ -167,3 +172,37 @@ def test_long_numbers_in_file_names_are_names(tmp_path: Path) -> None:
     )
     data = load_data('folder', tmp_path, camera_pattern=r'^(\d+)_')
     assert [s.camera for s in data.query] == [0, 1]
+
+
+@pytest.mark.parametrize('size', [8, 100_000, 64.0, True])
+def test_emoji_of_no_size_are_not_built(tmp_path: Path, size: Any) -> None:
+    with pytest.raises(ValueError, match='size must be .*at (least 16|most 1024), got'):
+        build_emoji(tmp_path / 'emoji', size=size)
+
+
+def test_a_damaged_note_of_a_build_is_named(tmp_path: Path) -> None:
+    (tmp_path / 'build.json').write_text('{"size": ')
+    with pytest.raises(ValueError, match=r'build\.json is damaged .*build in a new folder'):
+        build_emoji(tmp_path)
+
+
+@pytest.mark.parametrize(
+    'change,message',
+    [
+        (lambda text: text.splitlines()[0] + '\nA,1\n', r'classes\.csv, line 2: the image path must not be empty'),
+        (lambda text: text.replace('Class ID (int)', 'Class'), r"classes\.csv: expected a column 'Class ID"),
+        (lambda text: text.splitlines()[0] + '\nA,one,2,x,/a.jpg,b\n', r'classes\.csv, line 2: Class ID must be'),
+    ],
+)
+def test_a_damaged_catalogue_is_named(tmp_path: Path, change: Any, message: str) -> None:
+    head = 'Class Name (str),Class ID (int),Coarse,Coarse ID,Iconic Image Path (str),Description\n'
+    images = [f'train/{label}/{i}.jpg' for label in range(4) for i in range(2)]
+    lines = ''.join(f'{image}, {image[6]}, 0\n' for image in images)
+    write(
+        tmp_path,
+        {'train.txt': lines, 'val.txt': lines.replace('train', 'val'), 'test.txt': lines.replace('train', 'test')},
+    )
+    plant(tmp_path, *images, *(f'{split}/{image[6:]}' for image in images for split in ('val', 'test')))
+    write(tmp_path, {'classes.csv': change(head + 'A,1,2,x,/train/1/0.jpg,b\n')})
+    with pytest.raises(ValueError, match=message):
+        load_data('grocery', tmp_path, gallery='catalogue')

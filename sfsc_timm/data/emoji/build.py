@@ -16,7 +16,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .._files import hash_order
+from .._files import hash_order, read_text
 from .designs import DESIGNS, Design, read_designs
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def build_emoji(
 
     Args:
         root: The folder to build in, for `load_data('emoji', root)`.
-        size: Side of the square images, in pixels.
+        size: Side of the square images, in pixels, 16 to 1024.
         progress: Called with (design, images done, images in all) while rendering.
 
     Returns:
@@ -51,6 +51,8 @@ def build_emoji(
         RuntimeError: npm failed, or a package is not the pinned one.
         ValueError: The folder was built otherwise.
     """
+    if isinstance(size, bool) or not isinstance(size, int) or size > 1024:
+        raise ValueError(f'size must be a whole number of at most 1024, got {size!r}.')
     if size < 16:
         raise ValueError(f'size must be at least 16, got {size}.')
     root = Path(root).expanduser()
@@ -79,7 +81,11 @@ def _claim(root: Path, size: int) -> None:
     build = {'size': size, 'packages': {f'{d.package}@{d.version}': d.integrity for d in DESIGNS}}
     note = root / 'build.json'
     if note.exists():
-        if json.loads(note.read_text(encoding='utf-8')) != build:
+        try:
+            before = json.loads(read_text(note))
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f'{note} is damaged ({error}); build in a new folder.') from error
+        if before != build:
             raise ValueError(f'root must be a new folder, got one built with another size or other packages ({note}).')
         return
     if root.exists() and any(root.iterdir()):
