@@ -176,7 +176,7 @@ def test_long_numbers_in_file_names_are_names(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize('size', [8, 100_000, 64.0, True])
 def test_emoji_of_no_size_are_not_built(tmp_path: Path, size: Any) -> None:
-    with pytest.raises(ValueError, match='size must be .*at (least 16|most 1024), got'):
+    with pytest.raises(ValueError, match=r'size must be .*at (least 16|most 1024), got'):
         build_emoji(tmp_path / 'emoji', size=size)
 
 
