@@ -4,8 +4,8 @@
   sfsc-timm refit best --images photos --width 0.25 0.5 --output refitted
   sfsc-timm search query.jpg --gallery gallery --checkpoint refitted/w0.25
 
-The images should be of what will be searched for, best the gallery's own files: on images of other things nothing is
-gained. The full width and the metric space stay, so a gallery that the full width embedded is searched as before.
+The images should be of what will be searched for, best the gallery's own files: on others less is gained, or nothing.
+The full width and the metric space stay, so a gallery that the full width embedded is searched as before.
 Whether a width gains is measured on images that it was not fitted to; one that does not is written as it was.
 
 """
