@@ -68,8 +68,10 @@ def refit(
 
     Of widths that were trained, it helps where the images are of what is searched for: a gallery's own ones; on others
     it gains less, or nothing. Widths that were never trained, which start as slices of pretrained weights, gain much on
-    any photographs, most of all after `sort_channels`. Three fifths of the images are fitted, one fifth chooses the strength of the ridge, and the
-    rest measures; the neck that is returned is fitted to all of them.
+    any photographs, most of all after `sort_channels`.
+
+    Three fifths of the images are fitted, one fifth chooses the strength of the ridge, and the rest measures; the neck
+    that is returned is fitted to all of them.
 
     Args:
         model: The slimmable model. It stays as it is.
