@@ -72,9 +72,9 @@ def glyphs(
     Raises:
         ImportError: matplotlib is not installed.
     """
-    if not 16 <= size <= 512:
-        raise ValueError(f'size must be in [16, 512], got {size}.')
-    for name, value, least in (('seed', seed, 0), ('queries', queries, 1)):
+    if size > 512:
+        raise ValueError(f'size must be at most 512, got {size}.')
+    for name, value, least in (('size', size, 16), ('seed', seed, 0), ('queries', queries, 1)):
         if value < least:
             raise ValueError(f'{name} must be at least {least}, got {value}.')
     for name, limit in (('train_identities', train_identities), ('test_identities', test_identities)):
