@@ -11,6 +11,7 @@ _DEEPEST = 1000  # blocks; the deepest of timm's networks have about 200
 _WIDEST = 16_384  # channels
 _MOST_CLASSES = 100_000_000
 _MOST_WIDTHS = 64
+_LARGEST_MULTIPLIER = 20  # timm's EfficientNet-L2 has 4.3 and 5.3
 
 
 def check_arguments(arguments: Mapping[str, Any]) -> None:
@@ -41,6 +42,10 @@ def check_arguments(arguments: Mapping[str, Any]) -> None:
     ):
         if arguments.get(name) is not None:
             _check(name, arguments[name], low, high, several=False)
+    for name in ('channel_multiplier', 'depth_multiplier'):
+        value = arguments.get(name, 1.0)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= _LARGEST_MULTIPLIER:
+            raise ValueError(f'{name} must be above 0 and at most {_LARGEST_MULTIPLIER}, got {value!r}')
     widths = arguments.get('widths')
     if isinstance(widths, Sequence) and len(widths) > _MOST_WIDTHS:
         raise ValueError(f'widths must be at most {_MOST_WIDTHS}, got {len(widths)}')

@@ -98,12 +98,15 @@ def test_one_identity_is_nothing_to_learn(tmp_path: Path, capsys: pytest.Capture
         {'widths': tuple(i / 5000 for i in range(1, 5001))},
         {'num_classes': 10**12},
         {'in_chans': 10**7},
+        {'channel_multiplier': 1e6},
+        {'depth_multiplier': float('nan')},
     ],
 )
 def test_models_without_bounds_are_refused_at_once(arguments: dict[str, Any]) -> None:
     start = time.perf_counter()
+    name = 'sfsc_efficientnet_b0' if 'multiplier' in next(iter(arguments)) else 'sfsc_resnet18d'
     with pytest.raises(ValueError, match=rf'{next(iter(arguments))} must be '):
-        timm.create_model('sfsc_resnet18d', **arguments)
+        timm.create_model(name, **arguments)
     assert time.perf_counter() - start < 1
 
 
