@@ -235,7 +235,7 @@ def test_unknown_arguments_are_refused(member: Member) -> None:
 @pytest.mark.parametrize(
     'kwargs, message',
     [
-        ({'embed_dim': -1}, 'embed_dim must be whole, from 0 to 100000000, got -1'),
+        ({'embed_dim': -1}, 'embed_dim must be whole, from 0 to 16384, got -1'),
         ({'num_classes': -1}, 'num_classes must be whole, from 0 to 100000000, got -1'),
         ({'classifier_type': 'arc'}, "classifier_type must be 'linear' or 'cosine', got 'arc'"),
         ({'classifier_type': 'cosine', 'cosine_scale': 0.0}, 'scale must be positive, got 0.0'),
