@@ -197,7 +197,7 @@ class Slimmable(Ends):
             x: Output of `forward_features`.
             pre_logits: Return the embedding. It is not normalised.
         """
-        with frozen(self):
+        with frozen(self, worth=False):
             x = super().forward_head(x, pre_logits=True)  # type: ignore[misc]
             if self._pooled:
                 x = self.neck(x)
@@ -213,7 +213,8 @@ class Slimmable(Ends):
 
         It is what comes before the classifier, not normalised; without a neck (embed_dim=0) the pooled features.
         """
-        return self.forward_head(self.forward_features(x), pre_logits=True)
+        with frozen(self):
+            return self.forward_head(self.forward_features(x), pre_logits=True)
 
     def get_classifier(self, name_only: bool = False) -> nn.Module | str:
         """The shared classifier, or its name."""

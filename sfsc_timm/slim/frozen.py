@@ -105,17 +105,23 @@ class Frozen:
 
 
 @contextmanager
-def frozen(model: nn.Module) -> Iterator[None]:
+def frozen(model: nn.Module, worth: bool = True) -> Iterator[None]:
     """Has all evaluation copies of a root in place for one forward of it.
 
     For that long, its modules give the copies to whoever asks: a hook must not write to what it reads there. Where
     gradients are recorded or tensors are stand-ins (torch.func, tracing, export), its modules run on views.
+
+    Args:
+        model: The root.
+        worth: Whether copies save more than it takes to look after them: not for a head, whose linear layers take
+            strided weights as they are. It runs on copies if they are in place, and on views otherwise.
     """
     if torch.compiler.is_compiling():  # the slices are part of the graph: nothing to keep, nothing to go stale
         yield
         return
     on_views = torch.is_grad_enabled() or in_transform()
-    with model.__dict__['_slim'].guard.running(None if on_views else partial(Frozen, model)):
+    freeze = partial(Frozen, model) if worth and not on_views else None
+    with model.__dict__['_slim'].guard.running(freeze, records=on_views):
         yield
 
 

@@ -71,17 +71,18 @@ class Guard:
             _release(self._holding)
 
     @contextmanager
-    def running(self, freeze: Callable[[], FrozenTensors] | None) -> Iterator[None]:
+    def running(self, freeze: Callable[[], FrozenTensors] | None, records: bool = False) -> Iterator[None]:
         """For the length of a forward of the root.
 
         Args:
-            freeze: Makes the copies to run on; None to run on views.
+            freeze: Makes the copies to run on; None to run on what is there, which is views.
+            records: Whether it must not run on copies, as where gradients are recorded.
 
         Raises:
-            RuntimeError: If it is to run on views while another thread runs on copies.
+            RuntimeError: If it must not run on copies, on which another thread is running.
         """
         with self.lock:
-            self._enter(freeze)
+            self._enter(freeze, records)
         try:
             yield
         finally:
@@ -91,13 +92,13 @@ class Guard:
                     self._installed.remove()
                     self._installed = None
 
-    def _enter(self, freeze: Callable[[], FrozenTensors] | None) -> None:
+    def _enter(self, freeze: Callable[[], FrozenTensors] | None, records: bool) -> None:
         me = get_ident()
         alone = not self._inside
         if me in self._inside:
             pass  # forward_features within forward, which has everything in place
         elif freeze is None:
-            if self._installed is not None:
+            if records and self._installed is not None:
                 raise RuntimeError(
                     'gradients must not be recorded while another thread evaluates the same model; evaluate under '
                     'torch.inference_mode() in every thread, or give each thread a copy of the model'

@@ -675,7 +675,7 @@ def test_every_way_to_run_a_model_runs_on_copies(model: Any) -> None:
     assert len(copies(model, model.forward_intermediates)) == len(features)
     with torch.no_grad():
         last = model.forward_features(images())
-    assert len(copies(model, lambda _: model.forward_head(last))) == 1
+    assert not copies(model, lambda _: model.forward_head(last))  # alone it is as fast on views
 
 
 @pytest.mark.parametrize('kind', ['list', 'dict', 'hook', 'getter'])
