@@ -50,6 +50,9 @@ def run(args: argparse.Namespace) -> None:
     from ..models import Slimmable
 
     terminal = console()
+    for flag, value, least in (('--limit', args.limit, 1), ('--seed', args.seed, 0)):
+        if value < least:
+            raise ValueError(f'{flag} must be at least {least}, got {value}')
     if args.flip:
         raise ValueError('--flip averages two embeddings, to which no neck can be fitted; leave it out')
     checkpoint = load_model(args, args.checkpoint)

@@ -231,4 +231,34 @@ def export_and_publish(materials: Materials) -> Iterator[Case]:
         )
 
 
-GENERATORS = (search, index, evaluate, export_and_publish)
+def refit(materials: Materials) -> Iterator[Case]:
+    """Flags of `refit`, which fits widths to the full one again."""
+    images = ['--images', str(materials.images)]
+    wrong: tuple[tuple[list[str], str], ...] = (
+        ([*images, '--width', '0.3'], '0.3|width'),
+        ([*images, '--width', 'nan'], 'width'),
+        ([*images, '--width', 'x'], 'width'),
+        ([*images, '--limit', '0'], 'limit'),
+        ([*images, '--limit', '-5'], 'limit'),
+        ([*images, '--seed', '-1'], 'seed'),
+        ([*images, '--seed', 'x'], 'seed'),
+        ([*images, '-b', '0'], 'batch.size'),
+        ([*images, '--device', 'meta'], 'meta'),
+        ([*images, '--flip'], 'flip'),
+        ([*images, '--use-ema'], 'use-ema'),
+        (['--images', '/nope'], '/nope'),
+        (['--images', str(materials.narrow)], 'w0.5'),
+        ([], 'images'),
+    )
+    for argv, needle in wrong:
+        yield Case(
+            'flags: refit',
+            _named(argv),
+            lambda f, a=argv: ['refit', str(materials.whole), *DEVICE, '--output', str(f / 'out'), *a],
+            needle,
+        )
+    narrow = ['refit', str(materials.narrow), *DEVICE, *images]
+    yield Case('flags: refit', 'a width alone', lambda f: [*narrow, '--output', str(f / 'out')], 'w0.5|width')
+
+
+GENERATORS = (search, index, evaluate, export_and_publish, refit)
