@@ -26,8 +26,8 @@ from torch import Tensor
 
 from benchmarks.machine import describe_machine, save_json
 from sfsc_timm.gradients import GradientProjection
-from sfsc_timm.slim import SharedCut, SliceLayout
 from sfsc_timm.gradients import gramian as gramian_module
+from sfsc_timm.slim import SharedCut, SliceLayout
 
 WIDTHS = (0.25, 0.5, 0.75, 1.0)
 Gradients = list[list[Tensor]]
