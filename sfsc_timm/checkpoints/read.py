@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import pickle
+import pickletools
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -121,20 +123,51 @@ def read_pickle(path: Path, *, mmap: bool = False) -> Any:
             return torch.load(path, map_location='cpu', weights_only=True, mmap=mmap)
     # A damaged pickle can fail in any way.
     except Exception as error:
-        refused = _refused(path) if isinstance(error, pickle.UnpicklingError) else []
+        refused = _refused(path, str(error)) if isinstance(error, pickle.UnpicklingError) else []
         if refused:
             raise ValueError(
                 f'{str(path)!r} holds Python objects that could run code ({", ".join(refused)}) and is not loaded; '
-                'save the state_dict alone.'
+                'save the state_dict alone, by torch.save.'
             ) from error
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = _reason(error)
         raise ValueError(f'{str(path)!r} is no whole checkpoint of torch.save; was it cut off? ({reason})') from error
 
 
-def _refused(path: Path) -> list[str]:
-    """Names of the objects that weights_only refuses to load; none if the file is damaged."""
+def _reason(error: Exception) -> str:
+    """First line of a message, without torch's advice to load the file with weights_only=False."""
+    if isinstance(error, pickle.UnpicklingError):
+        found = re.search(r'Unsupported \w+ \d+', str(error))
+        return found[0] if found else 'no pickle of tensors and plain values'
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+
+def _refused(path: Path, message: str) -> list[str]:
+    """Names of the objects that weights_only refuses to load; none if the file is damaged.
+
+    Args:
+        path: The file.
+        message: Torch's, which tells the first of them where the file is in the form of before torch 1.6.
+    """
     try:
         with torch.serialization.safe_globals([argparse.Namespace]):
             return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
     except Exception:
+        told = re.search(r'GLOBAL ([\w.]+)', message)
+        return _named_in_pickle(path) or ([told[1]] if told else [])
+
+
+def _named_in_pickle(path: Path) -> list[str]:
+    """Objects that a file which is nothing but a pickle names; it is looked at and not loaded."""
+    names, texts = set(), ['', '']
+    try:
+        with path.open('rb') as file:
+            for code, value, _ in pickletools.genops(file):
+                if code.name == 'GLOBAL':
+                    names.add(str(value).replace(' ', '.'))
+                elif code.name == 'STACK_GLOBAL':
+                    names.add('.'.join(texts))
+                elif isinstance(value, str):
+                    texts = [texts[1], value]
+    except Exception:
         return []
+    return sorted(names)

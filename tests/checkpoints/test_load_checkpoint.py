@@ -185,6 +185,11 @@ class Payload:
         return (Path.touch, (Path('executed'),))
 
 
+class Function:
+    def __reduce__(self):
+        return (print, ('executed',))
+
+
 def test_nothing_is_executed(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     save_training(tiny(), tmp_path / 'evil.pth.tar', payload=Payload())
@@ -194,6 +199,35 @@ def test_nothing_is_executed(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r'could run code|no whole checkpoint'):
         load_checkpoint_model('raw.pth')
     assert not Path('executed').exists()
+
+
+@pytest.mark.parametrize('form', ['protocol 0', 'protocol 2', 'protocol 4', 'by hand', 'torch before 1.6'])
+def test_hostile_pickles_of_every_form_are_told_by_what_they_name(tmp_path, monkeypatch, form):
+    monkeypatch.chdir(tmp_path)
+    content, file, named = {'state_dict': {'a': Payload(), 'b': [1] * 3}}, tmp_path / 'evil.pth', r'\w+\.(getattr|Path)'
+    if form == 'by hand':
+        file.write_bytes(b"cos\nsystem\n(S'touch executed'\ntR.")
+        named = r'os\.system'
+    elif form == 'torch before 1.6':
+        torch.save({'a': Function()}, file, _use_new_zipfile_serialization=False)
+        named = 'print'
+    else:
+        file.write_bytes(pickle.dumps(content, protocol=int(form[-1])))
+    with pytest.raises(ValueError, match=named) as caught:
+        load_checkpoint_model('evil.pth')
+    message = str(caught.value)
+    assert "'evil.pth' holds Python objects that could run code" in message
+    assert 'save the state_dict alone' in message
+    assert 'cut off' not in message
+    assert 'weights_only' not in message
+    assert not Path('executed').exists()
+
+
+def test_torchs_advice_to_run_code_is_not_passed_on(tmp_path):
+    (tmp_path / 'words.pth').write_bytes(b'hello world, this is no pickle at all')
+    with pytest.raises(ValueError, match=r"words\.pth' is no whole checkpoint") as caught:
+        load_checkpoint_model(tmp_path / 'words.pth')
+    assert 'weights_only' not in str(caught.value)
 
 
 @pytest.mark.parametrize('source, error, message', [
