@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -130,6 +131,7 @@ def create_model(config: TrainConfig, num_classes: int, given: Preprocessing, **
 
     Raises:
         ValueError: It is not one of ours, or timm cannot make it.
+        FileNotFoundError: There is no file at `checkpoint_path`, which timm would read weights from.
     """
     rates = {'drop_rate': config.drop, 'drop_path_rate': config.drop_path}
     arguments = {
@@ -139,10 +141,20 @@ def create_model(config: TrainConfig, num_classes: int, given: Preprocessing, **
         **config.model_kwargs,
         **changes,
     }
+    weights = arguments.get('checkpoint_path')
+    if weights and not Path(str(weights)).is_file():
+        raise FileNotFoundError(
+            f'checkpoint_path in model_kwargs must be a file of weights, got {weights!r}: there is no such file; '
+            'correct it, or give --initial-checkpoint'
+        )
     try:
         model = timm.create_model(config.model, pretrained=config.pretrained, **arguments)
-    except (RuntimeError, TypeError) as error:
-        raise ValueError(f'timm cannot make {config.model!r} with {arguments}: {error}') from error
+    # timm asserts, looks up and asks for attributes of what it is given without looking.
+    except (AssertionError, AttributeError, LookupError, RuntimeError, TypeError) as error:
+        reason = f'{type(error).__name__}: {error}' if isinstance(error, LookupError) else str(error)
+        raise ValueError(
+            f'timm cannot make {config.model!r} with {arguments}: {reason or type(error).__name__}; change model_kwargs'
+        ) from error
     if not isinstance(model, Slimmable):
         raise ValueError(f"model must be slimmable, one of timm.list_models('sfsc_*'), got {config.model!r}")
     if config.initial_checkpoint:

@@ -115,6 +115,10 @@ def test_models_without_bounds_are_refused_at_once(arguments: dict[str, Any]) ->
     [
         (['--epochs', '9' * 30], 'epochs must be at most 1000000000000'),
         (['--torchcompile', 'no-such-backend'], 'torchcompile must be one of .*inductor'),
+        (['--model-kwargs', 'checkpoint_path=/nope'], "checkpoint_path in model_kwargs must be.*'/nope'.*--initial"),
+        (['--model-kwargs', 'output_stride=7'], "'output_stride': 7.*AssertionError; change model_kwargs"),
+        (['--model-kwargs', 'norm_layer=nope'], "'norm_layer': 'nope'.*KeyError: 'nope'; change model_kwargs"),
+        (['--model-kwargs', 'global_pool=nope'], "'global_pool': 'nope'.*Invalid pool type: nope; change"),
         (['--model-kwargs', 'channels=[8]'], 'channels must have a number for each of the 4 stages'),
         (['--model-kwargs', 'widths={[]:1}'], 'widths'),
         (['--model-kwargs', 'widths=' + '-' * 5000 + '1'], 'widths'),
