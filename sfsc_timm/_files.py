@@ -7,12 +7,14 @@ import errno
 import json
 import os
 import re
+import shutil
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-__all__ = ['replacing', 'sweep_leftovers', 'write_csv', 'write_failure', 'write_json']
+__all__ = ['replacing', 'scratch_folder', 'sweep_leftovers', 'write_csv', 'write_failure', 'write_json']
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 # What torch and NumPy say of a write that stops half-way.
@@ -58,6 +60,24 @@ def sweep_leftovers(folder: Path, name: str | None = None) -> None:
         written = re.fullmatch(r'\.(.+)\.(\d+)\.tmp', path.name)
         if written and name in (None, written[1]) and not _is_alive(int(written[2])):
             path.unlink(missing_ok=True)
+
+
+@contextmanager
+def scratch_folder(purpose: str) -> Iterator[Path]:
+    """Gives a temporary folder for the length of the block.
+
+    What processes that were killed in their block have left behind is removed first.
+
+    Args:
+        purpose: What it is for, a part of its name; only folders of the same purpose are removed.
+    """
+    if os.name == 'posix':
+        for path in Path(tempfile.gettempdir()).glob(f'sfsc-{purpose}-*'):
+            made = re.fullmatch(rf'sfsc-{re.escape(purpose)}-(\d+)-[a-z0-9_]+', path.name)
+            if made and not _is_alive(int(made[1])):
+                shutil.rmtree(path, ignore_errors=True)  # another user's stays
+    with tempfile.TemporaryDirectory(prefix=f'sfsc-{purpose}-{os.getpid()}-') as folder:
+        yield Path(folder)
 
 
 def _is_alive(process: int) -> bool:

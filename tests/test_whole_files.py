@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
-from sfsc_timm._files import replacing, sweep_leftovers
+from sfsc_timm._files import replacing, scratch_folder, sweep_leftovers
 
 KILLED = """
 import os, signal, sys
@@ -50,6 +51,34 @@ def test_files_of_living_processes_and_of_other_programs_stay(tmp_path: Path) ->
     sweep_leftovers(tmp_path)
     assert names(tmp_path) == kept
     sweep_leftovers(tmp_path / 'nowhere')
+
+
+KILLED_IN_SCRATCH = """
+import os, signal
+from sfsc_timm._files import scratch_folder
+with scratch_folder('publish') as folder:
+    (folder / 'model.safetensors').write_text('half')
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_temporary_folders_of_killed_processes_are_removed_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, 'tempdir', str(tmp_path))
+    environment = {**os.environ, 'TMPDIR': str(tmp_path)}
+    with subprocess.Popen([sys.executable, '-c', KILLED_IN_SCRATCH], env=environment) as process:
+        process.wait(60)
+    others = {name for name in names(tmp_path) if not name.startswith('sfsc-')}  # of libraries
+    (left,) = names(tmp_path) - others
+    assert left.startswith(f'sfsc-publish-{process.pid}-')
+    kept = {f'sfsc-publish-{os.getppid()}-abcdefgh', 'sfsc-publish-mine', f'sfsc-other-{process.pid}-abcdefgh'}
+    for name in kept:
+        (tmp_path / name).mkdir()
+    with scratch_folder('publish') as folder:
+        assert names(tmp_path) - others == {*kept, folder.name}
+        assert not names(folder)
+    assert names(tmp_path) - others == kept
 
 
 def test_a_block_that_fails_changes_nothing(tmp_path: Path) -> None:

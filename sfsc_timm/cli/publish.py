@@ -26,10 +26,10 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from .._device import find_device
+from .._files import scratch_folder
 from . import evaluate
 from ._options import add_checkpoint_arguments, add_data_arguments, asked_preprocessing, read_data
 from ._terminal import console, new_table
@@ -77,8 +77,8 @@ def run(args: argparse.Namespace) -> None:
     if not args.dry_run:
         check_login()
     about = About(args.license, args.train_data, args.data_license, args.train_command, args.note, args.use)
-    with TemporaryDirectory(prefix='sfsc-publish-') as scratch:
-        folder = _folder(args.output, Path(scratch))
+    with scratch_folder('publish') as scratch:
+        folder = _folder(args.output, scratch)
         source = open_source(args.checkpoint, **_loading(args))
         if args.data is not None and args.matrix is None:
             _measure(terminal, source, args)

@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from .._files import scratch_folder
 from .._version import __version__
 from ..checkpoints.errors import clear_errors
 from .card_content import About
@@ -71,8 +70,8 @@ def publish(
     """
     if not dry_run:
         check_login()
-    with TemporaryDirectory(prefix='sfsc-publish-') as folder:
-        plan = prepare(source, repo, Path(folder), about=about, matrix=matrix, onnx=onnx, **loading)
+    with scratch_folder('publish') as folder:
+        plan = prepare(source, repo, folder, about=about, matrix=matrix, onnx=onnx, **loading)
         return Publication(plan, {} if dry_run else push(plan, private=private))
 
 
