@@ -15,7 +15,7 @@ def check_intact(module: nn.Module) -> None:
     """Checks that all modules still have their tensors for every width.
 
     Parametrizations and pruning take a tensor away, and freeze_batch_norm_2d, convert_sync_batchnorm and the like put
-    another norm in the place of one; all of them see the active width alone.
+    another norm in the place of one, and adapters (peft's LoRA) wrap a layer; all of them see the active width alone.
 
     Raises:
         ValueError: If something is gone; the first is named.
@@ -26,6 +26,7 @@ def check_intact(module: nn.Module) -> None:
         for name, child in root.named_modules():
             own = slim_state(child)
             if own is None:
+                _check_adapter(name, child)
                 if child._buffers.get('running_mean') is not None and not name.startswith('fc.'):
                     raise ValueError(
                         f'{name} must be the norm that the model was made with, one for each width, got a '
@@ -38,3 +39,16 @@ def check_intact(module: nn.Module) -> None:
                     f'{name}.{gone[0]} must be a tensor of the model for all widths, got none: a parametrization, '
                     f'pruning or an adapter took its place; {_WAY_OUT}'
                 )
+
+
+def _check_adapter(name: str, module: nn.Module) -> None:
+    """Refuses what peft puts around a layer that slims: its own weights have the sizes of one width."""
+    base = module._modules.get('base_layer')
+    if base is None or slim_state(base) is None:
+        return
+    own = [parameter for parameter, _ in module.named_parameters() if not parameter.startswith('base_layer.')]
+    if own:
+        raise ValueError(
+            f'{name} must be the layer that the model was made with, got a {type(module).__name__} around it, whose '
+            f'{own[0]} has the size of one width; {_WAY_OUT}'
+        )

@@ -19,6 +19,34 @@ class Double(nn.Module):
         return 2 * x
 
 
+class LoraConv2d(nn.Module):
+    """What peft's lora.Conv2d is: the layer, and two more whose sizes are those that the layer has now."""
+
+    def __init__(self, base_layer: Any, rank: int = 2) -> None:
+        super().__init__()
+        self.base_layer = base_layer
+        outputs, inputs, *kernel = base_layer.weight.shape
+        self.lora_A = nn.ModuleDict(
+            {'default': nn.Conv2d(inputs, rank, tuple(kernel), base_layer.stride, base_layer.padding, bias=False)}
+        )
+        self.lora_B = nn.ModuleDict({'default': nn.Conv2d(rank, outputs, 1, bias=False)})
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.base_layer(x) + self.lora_B['default'](self.lora_A['default'](x))
+
+
+class Counting(nn.Module):
+    """Nothing in it has a size."""
+
+    def __init__(self, base_layer: nn.Module) -> None:
+        super().__init__()
+        self.base_layer, self.calls = base_layer, 0
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.calls += 1
+        return self.base_layer(x)
+
+
 CHANGES: dict[str, tuple[Callable[[Any], Any], str]] = {
     'freeze': (lambda m: freeze(m, ['layer1']), r'layer1\.0\.bn1 must be the norm'),
     'freeze and unfreeze': (lambda m: (freeze(m, ['layer1']), unfreeze(m, ['layer1'])), r'layer1\.0\.bn1 must be'),
@@ -31,6 +59,10 @@ CHANGES: dict[str, tuple[Callable[[Any], Any], str]] = {
     'pruning': (
         lambda m: prune.l1_unstructured(m.layer1[0].conv1, 'weight', amount=0.5),
         r'layer1\.0\.conv1\.weight must be',
+    ),
+    'adapter': (
+        lambda m: setattr(m.layer1[0], 'conv1', LoraConv2d(m.layer1[0].conv1)),
+        r'layer1\.0\.conv1 must be the layer .* got a LoraConv2d around it, whose lora_A\.default\.weight has the size',
     ),
 }
 
@@ -60,5 +92,7 @@ def test_a_users_own_parts_stay_allowed() -> None:
     model.fc = nn.Sequential(nn.BatchNorm1d(256), nn.Linear(256, 3))
     model.eval()
     model.layer3 = nn.Sequential(nn.Identity(), *model.layer3)
+    model.layer2[0].conv1 = Counting(model.layer2[0].conv1)
     model.set_width(0.5)
     assert predict(model, images()).shape == (2, 3)
+    assert model.layer2[0].conv1.calls == 1
