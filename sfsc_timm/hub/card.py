@@ -141,6 +141,7 @@ def _loading(content: CardContent) -> str:
     if plain:
         lines += ['', '# One width, as a dense model; timm is enough.']
         lines += [_create(content.repo, part) for part in plain]
+        lines += [f'embedding = model(images)  # (B, {content.embed_dim}); without num_classes, see below']
     lines += ['', 'import sfsc_timm  # all widths in one model', '']
     lines += [
         _create(content.repo, part) + '  # timm alone has no model this narrow'

@@ -98,6 +98,11 @@ def test_the_card(run: Path, tmp_path: Path) -> None:
         part = (tmp_path / f'w{width}' / 'README.md').read_text()
         assert f"timm.create_model('hf-hub:user/name@w{width}', pretrained=True)" in part
         assert 'Do not pass `num_classes`' in part
+    first_code = body.split('```python\n')[1].split('```')[0]
+    first_call = next(line for line in first_code.splitlines() if 'model(images)' in line)
+    assert first_call == f'embedding = model(images)  # (B, {tiny().embed_dim}); without num_classes, see below'
+    sections = [json.loads((tmp_path / name / 'config.json').read_text())['sfsc'] for name in ('main', 'w0.25', 'w1')]
+    assert [section['embed_dim'] for section in sections] == [tiny().embed_dim] * 3
     assert 'sfsc-timm train --data-dir photos --lr 0.1' in body
     assert 'photos (terms: ours)' in body
     assert f'Compatibility id `{compatibility_id(tiny())}`' in body
