@@ -15,6 +15,7 @@ from ._alone import warn_if_alone
 from ._checkpointing import checkpointed
 from ._ends import Ends
 from ._extract import extract, scriptable
+from ._narrow import build_narrow
 from ._widths import DEFAULT_WIDTHS, _index, at_width, check_widths, set_width
 
 __all__ = ['Slimmable']
@@ -121,7 +122,8 @@ class Slimmable(Ends):
             raise ValueError(f"classifier_type must be 'linear' or 'cosine', got {classifier_type!r}")
         scales = [w * full_width for w in widths]
         model: Any = cls.dense(scales[-1], num_classes=0, device=device, dtype=dtype, **kwargs)
-        twins: list[Any] = [cls.dense(s, num_classes=0, device='meta', dtype=dtype, **kwargs) for s in scales[:-1]]
+        made = {'num_classes': 0, 'device': 'meta', 'dtype': dtype, **kwargs}
+        twins: list[Any] = [build_narrow(cls, s, **made) for s in scales[:-1]]
         model.__class__ = cls
         slim(model, twins, widths, cls.packed)
         if slim_state(model) is None:  # widths=(1.0,): nothing differs, but the root still answers for its widths

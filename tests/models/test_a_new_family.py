@@ -73,6 +73,24 @@ def test_every_width_is_timms_narrow_model(model: Any) -> None:
         assert type(model.extract()) is VisionTransformer
 
 
+@pytest.mark.parametrize(
+    'width,got',
+    [
+        (0.01, 'ZeroDivisionError.* in the constructor of a Attention'),  # no head is left
+        (0.3, 'dim should be divisible by num_heads in the constructor of a Attention'),  # 19 channels, 2 heads
+    ],
+)
+def test_a_width_too_small_is_told_to_the_familys_author(width: float, got: str) -> None:
+    message = rf'SlimmableViT\.dense must build the model at width {width}, got .*{got}; choose a larger width, or let'
+    with pytest.raises(ValueError, match=message):
+        SlimmableViT.build(widths=(width, 1.0))
+
+
+def test_groups_that_do_not_divide_are_told_with_the_layer() -> None:
+    with pytest.raises(ValueError, match=r'SlimmableResNet\.dense .* width 0\.25, got .*divisible.* of a GroupNorm; '):
+        timm.create_model('sfsc_resnet18', widths=(0.25, 1.0), norm_layer='groupnorm')
+
+
 def test_tensors_of_the_root_are_never_stale(model: Any) -> None:
     model.set_width(0.5)
     before = predict(model, images())
