@@ -115,7 +115,9 @@ class TrainConfig(Fit):
     drop_path: float | None = setting(None, 'rate of stochastic depth', 'model', within='[0, 1)')
     grad_checkpointing: bool = setting(False, 'recompute blocks in backward', 'running')
     channels_last: bool = setting(False, 'memory layout that some processors prefer', 'running')
-    torchcompile: str | None = setting(None, 'compile the model by this backend, such as inductor', 'running')
+    torchcompile: str | None = setting(
+        None, 'compile training steps by this backend, such as inductor; evaluation runs eager', 'running'
+    )
     workers: int = setting(0, 'processes that read images', 'running', short='j', runtime=True, within='[0, 1024]')
     threads: int = setting(0, 'CPU threads, 0 for all cores', 'running', runtime=True, within='[0, 1024]')
     device: str | None = setting(None, 'device: cpu, cuda, ... (cuda where there is one)', 'running', runtime=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import asdict
 from pathlib import Path
@@ -28,6 +29,8 @@ from .report import Report
 from .stopping import StopSignal
 
 __all__ = ['TrainingRun']
+
+_logger = logging.getLogger(__name__)
 
 
 class TrainingRun:
@@ -156,6 +159,7 @@ class TrainingRun:
         )
         if config.torchcompile:
             task.compile(backend=config.torchcompile)
+            _logger.warning('training steps are compiled by %s; evaluation runs eager', config.torchcompile)
         if dist.is_initialized():
             task.prepare_distributed()
         # Each process draws its own randomness; weights have just been made the same.

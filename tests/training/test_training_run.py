@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import types
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from sfsc_timm.data import Batches
 from sfsc_timm.recipes import list_recipes
 from sfsc_timm.training import Loop, Report, TrainConfig, TrainingRun, WandB, resume_config, write_config
 from sfsc_timm.training.checkpoint import load_checkpoint
+from sfsc_timm.training.network import Shared
 
 
 class StopAt(Report):
@@ -184,6 +186,25 @@ def test_the_share_of_epochs_with_own_batches_is_checked(share: float, tmp_path:
 def test_widths_with_batches_of_their_own_cannot_skip_images(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match='on_error must be'):
         start(tmp_path, recipe_kwargs={'own_batches': True}, on_error='skip')
+
+
+@pytest.mark.usefixtures('dynamo')
+def test_a_compiled_training_says_that_evaluation_runs_eager(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    evaluated = []
+
+    def evaluate(shared: Shared, model: Any, **options: Any) -> Any:
+        evaluated.append(model)
+        raise SystemExit('evaluated')
+
+    monkeypatch.setattr(Shared, 'evaluate', evaluate)
+    with pytest.raises(SystemExit, match='evaluated'):
+        start(tmp_path, torchcompile='eager', epochs=1, warmup_epochs=0)
+    assert 'training steps are compiled by eager; evaluation runs eager' in caplog.text
+    assert [type(model).__name__ for model in evaluated] == ['SlimmableResNet'], 'what is evaluated is not compiled'
+    (field,) = (field for field in fields(TrainConfig) if field.name == 'torchcompile')
+    assert 'evaluation runs eager' in field.metadata['help']
 
 
 def test_a_loss_that_is_not_finite_keeps_the_last_good_state(tmp_path: Path) -> None:
