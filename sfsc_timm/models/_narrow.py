@@ -28,8 +28,8 @@ def build_narrow(family: Any, width: float, **kwargs: Any) -> nn.Module:
         got = f'{type(error).__name__}: {error}' if str(error) else type(error).__name__
         raise ValueError(
             f'{family.__name__}.dense must build the model at width {width:g}, got {got}{layer}; choose a larger '
-            'width, or let the family round its channels, heads or groups so that they go together (scale_channels does to '
-            'multiples of 8)'
+            'width, or let the family round its channels, heads or groups so that they go together (scale_channels '
+            'does to multiples of 8)'
         ) from error
 
 
