@@ -164,7 +164,7 @@ def read_section(config: Path) -> dict[str, Any]:
     try:
         section = json.loads(config.read_text(encoding='utf-8')).get(SECTION, {})
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise ValueError(f"{str(config)!r} is no config of timm's ({error!r}).") from error
+        raise _no_config(config, error) from error
     return check_section(section, str(config))
 
 
@@ -180,12 +180,16 @@ def load_configured(weights: Path, **changes: Any) -> tuple[nn.Module, Mapping[s
     try:
         pretrained_cfg, name, args = load_model_config_from_path(config.parent)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{str(config)!r} is no config of timm's ({error!r}).") from error
+        raise _no_config(config, error) from error
     model = _create(str(weights), name, {**args, **changes, 'pretrained_cfg': pretrained_cfg})
     state = read_weights(weights).state
     fill(model, state, str(weights))
     believe(section, state, str(weights))
     return model, section
+
+
+def _no_config(config: Path, error: Exception) -> ValueError:
+    return ValueError(f"{str(config)!r} is no config of timm's ({error!r}); restore it, or save the model again.")
 
 
 def _load_file(
@@ -239,6 +243,8 @@ def _create(
     except (AssertionError, AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError) as error:
         shown = {key: value for key, value in arguments.items() if key != 'pretrained_cfg'}
         reason = str(error) or type(error).__name__
+        if isinstance(error, FileNotFoundError) and not str(error):
+            reason = 'there is no file at checkpoint_path; leave it out'
         raise ValueError(f'{source!r}: timm cannot make {name!r} with {shown}: {reason}') from error
     return model
 

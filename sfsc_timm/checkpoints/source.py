@@ -138,7 +138,8 @@ def _read_matrix(file: Path) -> CompatibilityMatrix:
     except FileNotFoundError:
         raise FileNotFoundError(f'no matrix at {str(file)!r}; `sfsc-timm eval` writes one.') from None
     except (ValueError, TypeError, AttributeError) as error:
-        raise ValueError(f'{str(file)!r} is no compatibility matrix: {error}') from error
+        reason = str(error).rstrip('.')
+        raise ValueError(f'{str(file)!r} is no compatibility matrix: {reason}; `sfsc-timm eval` writes one.') from error
 
 
 def _check_matrix(matrix: CompatibilityMatrix, file: Path, checkpoint: Checkpoint, note: str | None) -> bool:

@@ -78,7 +78,9 @@ def read_manifest(folder: Path) -> Manifest:
         content = json.loads(path.read_text(encoding='utf-8'))
         found = content['format']
     except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise ValueError(f'{str(path)!r} is not the manifest of a gallery ({error!r}).') from error
+        raise ValueError(
+            f'{str(path)!r} is not the manifest of a gallery ({error!r}); restore it, or build the gallery again.'
+        ) from error
     if found not in _FORMATS:
         raise ValueError(f'{str(path)!r} has format {found!r}, this version reads {" and ".join(map(repr, _FORMATS))}.')
     info, shards = _info(path, content.get('info')), _entries(path, content.get('shards'), found == _FORMATS[0])

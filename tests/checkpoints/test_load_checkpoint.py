@@ -263,6 +263,16 @@ def test_other_errors(tmp_path, monkeypatch, source, error, message):
         load_checkpoint_model(source)
 
 
+def test_a_checkpoint_path_in_a_config_that_is_not_there_is_named(tmp_path):
+    save_whole(tiny(), tmp_path / 'whole')
+    file = tmp_path / 'whole' / 'config.json'
+    config = json.loads(file.read_text())
+    config['model_args']['checkpoint_path'] = '/nope'
+    file.write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=r"whole.*'checkpoint_path': '/nope'.*no file at checkpoint_path; leave"):
+        load_checkpoint_model(tmp_path / 'whole')
+
+
 def test_width_folders_of_two_models(tmp_path):
     save_width(tiny(0), 0.25, tmp_path / 'w0.25')
     save_width(tiny(1), 1.0, tmp_path / 'w1')
