@@ -15,9 +15,11 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import timm
 import torch
+from timm.models import FeatureListNet
 from torch import nn
 
 import sfsc_timm
@@ -87,6 +89,29 @@ def measure(width: float, batch: int, args: argparse.Namespace) -> dict[str, flo
     }
 
 
+def measure_way(way: str, width: float, args: argparse.Namespace) -> dict[str, Any]:
+    """Times one of the other ways to run a model, batch 1, as `measure` does; forward_head gets a feature map."""
+    times: list[list[float]] = [[], [], []]
+    x = torch.randn(1, 3, args.img_size, args.img_size)
+    for _ in range(args.instances):
+        dense = [dense_resnet50(width) for _ in range(2)]
+        if way == 'features_only':
+            slim: Any = timm.create_model('sfsc_resnet50', features_only=True).eval()
+            others: list[Any] = [FeatureListNet(model).eval() for model in dense]
+        else:
+            slim, others = timm.create_model('sfsc_resnet50', num_classes=0).eval(), dense
+        sfsc_timm.set_width(slim, width)
+        calls = [partial(getattr(model, way, model), x) for model in (slim, *others)]
+        if way == 'forward_head':
+            calls = [partial(model.forward_head, dense[0].forward_features(x)) for model in (slim, *others)]
+        take_turns(calls, 3)
+        for seconds_of_model, new in zip(times, take_turns(calls, args.repeats), strict=True):
+            seconds_of_model.extend(new)
+    ours, theirs, control = map(statistics.median, times)
+    ratios = {'ratio': ours / theirs, 'dense_to_dense': control / theirs}
+    return {'way': way, 'width': width, 'slimmable_ms': 1e3 * ours, 'dense_ms': 1e3 * theirs, **ratios}
+
+
 def measure_switch(width: float, repeats: int, size: int) -> dict[str, float]:
     """Extra time of the first forward after a switch, in dense batch-1 forwards of that width."""
     slim = timm.create_model('sfsc_resnet50', num_classes=0).eval()
@@ -133,6 +158,15 @@ def main() -> None:
                 f'{width:>6} {batch:>5} {row["slimmable_ms"]:>13.2f} {row["dense_ms"]:>9.2f} {row["ratio"]:>6.3f} '
                 f'{row["dense_to_dense"]:>14.3f}'
             )
+    print('Other ways to run it, batch 1')
+    ways = []
+    for way in ('forward_features', 'features_only', 'embed', 'forward_head'):
+        for width in WIDTHS:
+            ways.append(row := measure_way(way, width, args))
+            print(
+                f'{way:>16} {width:>6} {row["slimmable_ms"]:>8.2f} {row["dense_ms"]:>9.2f} {row["ratio"]:>6.3f} '
+                f'{row["dense_to_dense"]:>6.3f}'
+            )
     print('First forward after a switch (batch 1): extra time, in dense forwards, and the second forward')
     for width in WIDTHS:
         switches.append(row := measure_switch(width, max(args.repeats, 15), args.img_size))
@@ -141,7 +175,7 @@ def main() -> None:
             f'then ratio {row["second_ratio"]:.3f}'
         )
     if args.output:
-        save_json(args.output, {'forward': rows, 'switch': switches})
+        save_json(args.output, {'forward': rows, 'ways': ways, 'switch': switches})
 
 
 if __name__ == '__main__':
