@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,7 +24,7 @@ import numpy as np
 import torch
 
 from .._device import use_threads
-from .._files import write_csv, write_json
+from .._files import scratch_folder, write_csv, write_json
 from ._terminal import console, matrix_table, progress_bar
 
 if TYPE_CHECKING:
@@ -249,8 +248,8 @@ def _prove(
     transform = _transforms(data, size)[1]
     gallery = embed(model, batches(data.gallery, transform), [1.0])[1.0]
     images = torch.cat([batch.images for batch in batches(data.query, transform)])
-    with tempfile.TemporaryDirectory() as scratch:
-        source, target = Path(scratch, 'queries.npy'), Path(scratch, 'embeddings.npy')
+    with scratch_folder('quickstart') as scratch:
+        source, target = scratch / 'queries.npy', scratch / 'embeddings.npy'
         np.save(source, images.numpy())
         command = [sys.executable, str(_PLAIN_QUERY), str(folder.resolve()), str(source), str(target)]
         subprocess.run([*command, str(torch.get_num_threads())], check=True)  # noqa: S603  our own script
