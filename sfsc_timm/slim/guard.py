@@ -60,6 +60,9 @@ class Guard:
                 'give each thread a model of its own: model.extract(width), or a deep copy'
             )
         self._frozen = None
+        if self._installed is not None:  # in the middle of a forward of this thread, by a hook, say
+            self._installed.remove()
+            self._installed = None
 
     def hold(self) -> None:
         """Keeps other threads from a switch until `release`; the caller has the lock."""

@@ -667,6 +667,25 @@ def test_a_forward_that_a_user_puts_on_a_module_is_called_and_stays(model: Any) 
     assert len(calls) == 7
 
 
+def test_a_hook_may_run_another_width_in_the_middle_of_a_forward(model: Any) -> None:
+    x, inner = images(), []
+    expected = predict(model, x)
+    with model.at_width(1.0):
+        wanted = predict(model, x)
+
+    def compare(*_: Any) -> None:
+        if model.width == 0.5:
+            with model.at_width(1.0):
+                inner.append(predict(model, x))
+
+    handle = model.layer2.register_forward_hook(compare)
+    assert_close_to(predict(model, x), expected)
+    handle.remove()
+    assert_close_to(inner[0], wanted)
+    assert not shadowing(model)
+    assert_fresh(model)
+
+
 def test_every_way_to_run_a_model_runs_on_copies(model: Any) -> None:
     expected = len(copies(model))
     assert len(copies(model, model.embed)) == expected
