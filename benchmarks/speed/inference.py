@@ -58,30 +58,20 @@ def take_turns(functions: Sequence[Callable[[], object]], repeats: int) -> list[
     return times
 
 
-def measure(width: float, batch: int, args: argparse.Namespace) -> dict[str, float]:
-    """Times slimmable, dense and a second dense model at one width and batch size, over several instances of each.
+def compare(build: Callable[[], Sequence[Callable[[], object]]], args: argparse.Namespace) -> dict[str, float]:
+    """Times what `build` makes, slimmable, dense and a second dense one, over several instances of each.
 
     Where the allocator puts a model's weights changes its speed by several percent for as long as it lives, so one
     instance of each says little. The second dense model shows what is left of that.
     """
     times: list[list[float]] = [[], [], []]
-    x = torch.randn(batch, 3, args.img_size, args.img_size)
     for _ in range(args.instances):
-        slim = timm.create_model('sfsc_resnet50', num_classes=0).eval()
-        models = [slim, dense_resnet50(width), dense_resnet50(width)]
-        slim.set_width(width)
-        wanted = sum(p.numel() for p in models[1].parameters())
-        got = sum(p.numel() for p in slim.extract(width).parameters())
-        if got != wanted:
-            raise RuntimeError(f'not the same shapes: the dense model has {wanted} parameters, the sub-model {got}')
-        calls = [partial(model, x) for model in models]
+        calls = build()
         take_turns(calls, 3)
         for seconds_of_model, new in zip(times, take_turns(calls, args.repeats), strict=True):
             seconds_of_model.extend(new)
     ours, theirs, control = map(statistics.median, times)
     return {
-        'width': width,
-        'batch': batch,
         'slimmable_ms': 1e3 * ours,
         'dense_ms': 1e3 * theirs,
         'ratio': ours / theirs,
@@ -89,11 +79,28 @@ def measure(width: float, batch: int, args: argparse.Namespace) -> dict[str, flo
     }
 
 
+def measure(width: float, batch: int, args: argparse.Namespace) -> dict[str, float]:
+    """Times forwards at one width and batch size."""
+    x = torch.randn(batch, 3, args.img_size, args.img_size)
+
+    def build() -> list[Callable[[], object]]:
+        slim = timm.create_model('sfsc_resnet50', num_classes=0).eval()
+        models = [slim, dense_resnet50(width), dense_resnet50(width)]
+        slim.set_width(width)
+        wanted = sum(p.numel() for p in models[1].parameters())
+        got = sum(p.numel() for p in slim.extract(width).parameters())
+        if got != wanted:
+            raise RuntimeError(f'not the same shapes: the dense model has {wanted} parameters, the sub-model {got}')
+        return [partial(model, x) for model in models]
+
+    return {'width': width, 'batch': batch, **compare(build, args)}
+
+
 def measure_way(way: str, width: float, args: argparse.Namespace) -> dict[str, Any]:
-    """Times one of the other ways to run a model, batch 1, as `measure` does; forward_head gets a feature map."""
-    times: list[list[float]] = [[], [], []]
+    """Times one of the other ways to run a model, batch 1; forward_head gets a feature map."""
     x = torch.randn(1, 3, args.img_size, args.img_size)
-    for _ in range(args.instances):
+
+    def build() -> list[Callable[[], object]]:
         dense = [dense_resnet50(width) for _ in range(2)]
         if way == 'features_only':
             slim: Any = timm.create_model('sfsc_resnet50', features_only=True).eval()
@@ -101,15 +108,10 @@ def measure_way(way: str, width: float, args: argparse.Namespace) -> dict[str, A
         else:
             slim, others = timm.create_model('sfsc_resnet50', num_classes=0).eval(), dense
         sfsc_timm.set_width(slim, width)
-        calls = [partial(getattr(model, way, model), x) for model in (slim, *others)]
-        if way == 'forward_head':
-            calls = [partial(model.forward_head, dense[0].forward_features(x)) for model in (slim, *others)]
-        take_turns(calls, 3)
-        for seconds_of_model, new in zip(times, take_turns(calls, args.repeats), strict=True):
-            seconds_of_model.extend(new)
-    ours, theirs, control = map(statistics.median, times)
-    ratios = {'ratio': ours / theirs, 'dense_to_dense': control / theirs}
-    return {'way': way, 'width': width, 'slimmable_ms': 1e3 * ours, 'dense_ms': 1e3 * theirs, **ratios}
+        given = dense[0].forward_features(x) if way == 'forward_head' else x
+        return [partial(getattr(model, way, model), given) for model in (slim, *others)]
+
+    return {'way': way, 'width': width, **compare(build, args)}
 
 
 def measure_switch(width: float, repeats: int, size: int) -> dict[str, float]:

@@ -29,10 +29,9 @@ def create_slimmable(
 ) -> nn.Module:
     """`build_model_with_cfg` for a slimmable family."""
     check_arguments(kwargs)
-    features: Any = {**(feature_cfg or {}), **{key: kwargs.pop(key) for key in ('feature_cls',) if key in kwargs}}
-    kind = features.get('feature_cls', 'list')
-    if isinstance(kind, str):
-        features['feature_cls'] = WRAPPERS.get(kind.lower(), kind)
+    features: dict[str, Any] = dict(feature_cfg or {})
+    kind = kwargs.pop('feature_cls', features.get('feature_cls', 'list'))
+    features['feature_cls'] = WRAPPERS.get(kind.lower(), kind) if isinstance(kind, str) else kind
     model: nn.Module = build_model_with_cfg(
         cls.build, variant, pretrained, pretrained_filter_fn=checkpoint_filter_fn, feature_cfg=features, **kwargs
     )
