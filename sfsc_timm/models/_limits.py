@@ -42,10 +42,17 @@ def check_arguments(arguments: Mapping[str, Any]) -> None:
     ):
         if arguments.get(name) is not None:
             _check(name, arguments[name], low, high, several=False)
+    if arguments.get('embed_dims') is not None:
+        _check('embed_dims', arguments['embed_dims'], 1, _WIDEST, several=True)
     for name in ('channel_multiplier', 'depth_multiplier'):
         value = arguments.get(name, 1.0)
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= _LARGEST_MULTIPLIER:
             raise ValueError(f'{name} must be above 0 and at most {_LARGEST_MULTIPLIER}, got {value!r}')
+    overlay = arguments.get('pretrained_cfg_overlay')
+    if overlay is not None and not isinstance(overlay, Mapping):
+        raise ValueError(
+            f"pretrained_cfg_overlay must be a mapping, such as {{'file': 'model.safetensors'}}, got {overlay!r}"
+        )
     widths = arguments.get('widths')
     if isinstance(widths, Sequence) and len(widths) > _MOST_WIDTHS:
         raise ValueError(f'widths must be at most {_MOST_WIDTHS}, got {len(widths)}')
@@ -53,7 +60,8 @@ def check_arguments(arguments: Mapping[str, Any]) -> None:
 
 def _check(name: str, value: Any, low: int, high: int, *, several: bool) -> None:
     if several and (not isinstance(value, Sequence) or isinstance(value, str) or not value):
-        raise ValueError(f'{name} must be a list of whole numbers, one for each stage, got {value!r}')
+        meaning = 'such as (32, 64, 128, 256)' if name == 'embed_dims' else 'one for each stage'
+        raise ValueError(f'{name} must be a list of whole numbers, {meaning}, got {value!r}')
     for one in value if several else [value]:
         if isinstance(one, bool) or not isinstance(one, int) or not low <= one <= high:
             raise ValueError(f'{name} must be whole, from {low} to {high}, got {one!r}')

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from .._private import in_transform, version_of
 from .geometry import PrivateCut
 from .guard import Guard
+from .intact import check_shapes
 from .readers import slim_states
 
 __all__ = ['Frozen', 'frozen', 'guards']
@@ -104,6 +105,11 @@ class Frozen:
                 own.pop(name, None)
 
 
+def _freeze(model: nn.Module) -> Frozen:
+    check_shapes(model)
+    return Frozen(model)
+
+
 @contextmanager
 def frozen(model: nn.Module, worth: bool = True) -> Iterator[None]:
     """Has all evaluation copies of a root in place for one forward of it.
@@ -120,7 +126,7 @@ def frozen(model: nn.Module, worth: bool = True) -> Iterator[None]:
         yield
         return
     on_views = torch.is_grad_enabled() or in_transform()
-    freeze = partial(Frozen, model) if worth and not on_views else None
+    freeze = partial(_freeze, model) if worth and not on_views else None
     with model.__dict__['_slim'].guard.running(freeze, records=on_views):
         yield
 

@@ -6,7 +6,7 @@ from torch import nn
 
 from .readers import slim_state, slim_states
 
-__all__ = ['check_intact']
+__all__ = ['check_intact', 'check_shapes']
 
 _WAY_OUT = 'apply it to a model of one width, model.extract(width), or before the model is made slimmable'
 
@@ -14,12 +14,14 @@ _WAY_OUT = 'apply it to a model of one width, model.extract(width), or before th
 def check_intact(module: nn.Module) -> None:
     """Checks that all modules still have their tensors for every width.
 
-    Parametrizations and pruning take a tensor away, and freeze_batch_norm_2d, convert_sync_batchnorm and the like put
-    another norm in the place of one, and adapters (peft's LoRA) wrap a layer; all of them see the active width alone.
+    Parametrizations and pruning take a tensor away, freeze_batch_norm_2d puts another norm in the place of one, and
+    adapters (peft's LoRA) wrap a layer; all of them see the active width alone. `convert_sync_batchnorm` never gets
+    that far: torch's own TypeError ends it at the first norm, before anything is changed.
 
     Raises:
-        ValueError: If something is gone; the first is named.
+        ValueError: If something is gone or of another size; the first is named.
     """
+    check_shapes(module)
     for root, state in slim_states(module):
         if state.guard is None:
             continue
@@ -38,6 +40,23 @@ def check_intact(module: nn.Module) -> None:
                 raise ValueError(
                     f'{name}.{gone[0]} must be a tensor of the model for all widths, got none: a parametrization, '
                     f'pruning or an adapter took its place; {_WAY_OUT}'
+                )
+
+
+def check_shapes(root: nn.Module) -> None:
+    """Refuses tensors that were written back at the size of one width, as accelerate's offloading does.
+
+    Raises:
+        ValueError: The first one is named.
+    """
+    for name, module in root.named_modules():
+        state = slim_state(module)
+        for tensor, cut in state.cuts.items() if state is not None else ():
+            source = module._parameters.get(tensor, module._buffers.get(tensor))
+            if source is not None and source.shape != cut.full_shape:
+                raise ValueError(
+                    f'{name}.{tensor} must hold all widths, {tuple(cut.full_shape)}, got {tuple(source.shape)}: it was '
+                    f'read at one width and put back (by offloading, say); {_WAY_OUT}'
                 )
 
 

@@ -236,6 +236,7 @@ def test_unknown_arguments_are_refused(member: Member) -> None:
     'kwargs, message',
     [
         ({'embed_dim': -1}, 'embed_dim must be whole, from 0 to 16384, got -1'),
+        ({'pretrained_cfg_overlay': 'x'}, "pretrained_cfg_overlay must be a mapping, such as .* got 'x'"),
         ({'num_classes': -1}, 'num_classes must be whole, from 0 to 100000000, got -1'),
         ({'classifier_type': 'arc'}, "classifier_type must be 'linear' or 'cosine', got 'arc'"),
         ({'classifier_type': 'cosine', 'cosine_scale': 0.0}, 'scale must be positive, got 0.0'),
