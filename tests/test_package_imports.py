@@ -18,7 +18,7 @@ ROOT = Path(sfsc_timm.__file__).parent
 
 # Whoever stands further down may import from those above, never the other way round.
 LEVELS = (
-    {'_version', '_files', '_device', '_moved', '_private', '_registry', '_settings', '_yaml'},
+    {'_version', '_files', '_device', '_moved', '_npm', '_private', '_registry', '_settings', '_yaml'},
     {'slim', 'data', 'weights'},
     {'models'},
     {'losses', 'gradients'},
@@ -26,7 +26,7 @@ LEVELS = (
     {'evaluation', 'recipes'},
     {'retrieval', 'checkpoints'},
     {'export'},
-    {'hub'},
+    {'hub', 'demo'},
     {'training'},
     {'cli', 'timm_script', 'timm_train'},
     {'train', 'run', 'train_task', 'layers'},

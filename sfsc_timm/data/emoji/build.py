@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import base64
 import csv
-import hashlib
 import io
 import json
 import logging
 import os
 import shutil
-import subprocess  # npm has no Python interface
-import tempfile
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..._npm import npm_pack
 from .._files import hash_order, read_text
 from .designs import DESIGNS, Design, read_designs
 
@@ -122,34 +119,9 @@ def _renderer() -> Callable[[bytes, int], bytes]:
 
 def _fetch(design: Design, folder: Path) -> Path:
     """Downloads a design's package unless it is there already, and checks it."""
-    target = folder / f'{design.name}.tgz'
-    if target.exists() and _integrity(target) == design.integrity:
-        return target
-    npm = shutil.which('npm')
-    if npm is None:
-        raise FileNotFoundError(
-            'npm was not found: it fetches the emoji packages. Install Node.js, which brings it, and run this again.'
-        )
     specification = f'{design.package}@{design.version}'
-    _logger.info('npm pack %s', specification)
-    folder.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        command = [npm, 'pack', specification, '--ignore-scripts', '--silent']
-        done = subprocess.run(command, cwd=scratch, capture_output=True, text=True, check=False)  # noqa: S603
-        found = list(Path(scratch).glob('*.tgz'))
-        if done.returncode or len(found) != 1:
-            raise RuntimeError(f'`npm pack {specification}` failed: {(done.stderr or done.stdout).strip()[-500:]}')
-        integrity = _integrity(found[0])
-        if integrity != design.integrity:
-            raise RuntimeError(
-                f'{specification} is not the pinned package: expected {design.integrity}, got {integrity}.'
-            )
-        found[0].replace(target)
-    return target
-
-
-def _integrity(file: Path) -> str:
-    return 'sha512-' + base64.b64encode(hashlib.sha512(file.read_bytes()).digest()).decode()
+    target = folder / f'{design.name}.tgz'
+    return npm_pack(specification, design.integrity, target, 'it fetches the emoji packages')
 
 
 def _render_design(
