@@ -31,6 +31,8 @@ DECODING_RULES = {
 _MOST_ELONGATED = 200  # of the longer side to the shorter: beyond, resizing to a model's input would fill the memory
 _ORIENTATION = 0x0112
 HEIF = ('.heic', '.heif', '.hif')
+# Of bytes, which may come from anyone: no format for which Pillow starts a program, as it does for EPS.
+_SENT_FORMATS = ('AVIF', 'BMP', 'GIF', 'HEIF', 'JPEG', 'MPO', 'PNG', 'TIFF', 'WEBP')
 
 
 class ImageReadError(OSError):
@@ -41,7 +43,7 @@ class _Refused(Exception):  # noqa: N818  never leaves this file
     """Why an image is refused, and what to do."""
 
 
-def load_image(source: Path | str | np.ndarray, mode: str = 'RGB') -> Image.Image:
+def load_image(source: Path | str | bytes | np.ndarray, mode: str = 'RGB') -> Image.Image:
     """Decodes one image by the rules of version `DECODING`.
 
     - It stands as its EXIF orientation says; broken EXIF counts as none.
@@ -53,7 +55,8 @@ def load_image(source: Path | str | np.ndarray, mode: str = 'RGB') -> Image.Imag
     - Transparent parts become white.
 
     Args:
-        source: A file, or pixels, uint8 or uint16 of shape (H, W), or uint8 of shape (H, W, 3) or (H, W, 4).
+        source: A file, or the content of one in a format that browsers and phones write, or pixels, uint8 or uint16 of
+            shape (H, W), or uint8 of shape (H, W, 3) or (H, W, 4).
         mode: Mode of the result, 'RGB' or 'L'.
 
     Raises:
@@ -63,26 +66,34 @@ def load_image(source: Path | str | np.ndarray, mode: str = 'RGB') -> Image.Imag
     try:
         if isinstance(source, np.ndarray):
             return _upright(_from_array(source), mode)
+        from PIL import Image
+
+        if isinstance(source, bytes):
+            with Image.open(io.BytesIO(source), formats=_sent_formats()) as image:
+                return _upright(image, mode)
         _require_file(Path(source))
         if Path(source).suffix.lower() in HEIF:
             register_heif()
-        from PIL import Image
-
         with Image.open(source) as image:
             return _upright(image, mode)
     # Pillow's decoders also raise SyntaxError (PNG), ValueError and struct errors on damaged files.
     except Exception as error:
-        name = 'of an array' if isinstance(source, np.ndarray) else repr(str(source))
-        raise ImageReadError(f'Cannot read the image {name}: {_reason(error, source)}.') from error
+        raise ImageReadError(f'Cannot read the image {_name(source)}: {_reason(error, source)}.') from error
 
 
-def _reason(error: Exception, source: Path | str | np.ndarray) -> str:
+def _name(source: Path | str | bytes | np.ndarray) -> str:
+    if isinstance(source, bytes):
+        return f'of {len(source)} bytes'
+    return 'of an array' if isinstance(source, np.ndarray) else repr(str(source))
+
+
+def _reason(error: Exception, source: Path | str | bytes | np.ndarray) -> str:
     from PIL import Image, UnidentifiedImageError
 
     if isinstance(error, _Refused):
         return str(error)
     if isinstance(error, UnidentifiedImageError):
-        heif = not isinstance(source, np.ndarray) and Path(source).suffix.lower() in HEIF
+        heif = isinstance(source, Path | str) and Path(source).suffix.lower() in HEIF
         way = 'run pip install pillow-heif' if heif else 'convert it to JPEG or PNG, or leave it out'
         return f'it is no image that Pillow can read; {way}'
     if isinstance(error, Image.DecompressionBombError):
@@ -247,6 +258,15 @@ def _flatten(image: Image.Image) -> Image.Image:
         image = image.convert('LA')
     image = image.convert('RGBA')
     return Pillow.alpha_composite(Pillow.new('RGBA', image.size, 'white'), image)
+
+
+@cache
+def _sent_formats() -> tuple[str, ...]:
+    from PIL import Image
+
+    register_heif()
+    Image.init()
+    return tuple(name for name in _SENT_FORMATS if name in Image.OPEN)
 
 
 @cache

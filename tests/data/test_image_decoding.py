@@ -291,3 +291,19 @@ def test_contact_sheets_show_what_was_embedded(tmp_path: Path) -> None:
     exif[0x0112] = 6
     Image.fromarray(np.ascontiguousarray(TURNS[6](upright()))).save(tmp_path / 'a.png', exif=exif)
     assert (_pixels(tmp_path / 'a.png') == upright()).all()
+
+
+def test_bytes_are_decoded_as_the_file_that_held_them(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (9, 7, 3), np.uint8)
+    path = tmp_path / 'turned.jpg'
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(pixels).save(path, exif=exif)
+    assert load_image(path.read_bytes()).tobytes() == load_image(path).tobytes()
+
+
+def test_bytes_are_of_formats_that_start_no_program(tmp_path):
+    path = tmp_path / 'a.eps'
+    Image.new('RGB', (4, 4)).save(path)
+    with pytest.raises(ImageReadError, match=r'image of \d+ bytes: it is no image that Pillow can read; convert it'):
+        load_image(path.read_bytes())
