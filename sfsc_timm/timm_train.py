@@ -10,15 +10,16 @@ a model of its own. That changes the shared weights under the other widths, weig
 width does not use, and the other widths' normalisation stays behind: the widths are no longer compatible.
 
 Options come from a YAML file named by the environment variable SFSC_TIMM_CONFIG. Its keys are those of `SFSCTask`:
-criterion, criterion_kwargs, aggregation, scope, kl_annealing_steps, seed. Training output, validation, the moving
-average's validation and the best checkpoint are those of the width of creation (`--model-kwargs width=0.5`, default
-1.0); checkpoints hold all widths. `--resume` continues the projection's random orders, too.
+criterion, criterion_kwargs, aggregation, scope, kl_annealing_steps, size_weight, seed. Training output, validation, the
+moving average's validation and the best checkpoint are those of the width of creation (`--model-kwargs width=0.5`,
+default 1.0) and of the largest embedding size; checkpoints hold all widths. `--resume` continues the projection's
+random orders, too.
 
 train.py's flags in joint training; those that are not named work as for any other model.
 
 | Flags | Joint training |
 |-|-|
-| --model-kwargs width=W widths=(...) | works |
+| --model-kwargs width=W widths=(...) embed_dims=(...) | works |
 | --smoothing | works: label smoothing of every width's loss |
 | --mixup --cutmix --mixup-off-epoch | works: every width's loss takes soft targets |
 | --aug-splits | works without --jsd-loss |
@@ -65,7 +66,7 @@ __all__ = ['CONFIG_VARIABLE', 'check_flags', 'create_task', 'load_options', 'tur
 
 CONFIG_VARIABLE = 'SFSC_TIMM_CONFIG'
 
-_OPTIONS = ('criterion', 'criterion_kwargs', 'aggregation', 'scope', 'kl_annealing_steps', 'seed')
+_OPTIONS = ('criterion', 'criterion_kwargs', 'aggregation', 'scope', 'kl_annealing_steps', 'size_weight', 'seed')
 
 _WAY_OUT = 'leave it out, or leave sfsc_timm.timm_train out of --device-modules'
 

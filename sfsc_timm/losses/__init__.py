@@ -6,6 +6,7 @@ from .compatible import Asymmetric, BackwardCompatible
 from .cross_entropy import CrossEntropyLoss
 from .evidential import EVIDENCES, EvidentialLoss, kl_annealing
 from .factory import create_loss, list_losses
+from .nested import Nested
 from .objective import Objective, Reference, SubModelOutput
 from .triplet import BatchHardTriplet
 
@@ -17,6 +18,7 @@ __all__ = [
     'BatchHardTriplet',
     'CrossEntropyLoss',
     'EvidentialLoss',
+    'Nested',
     'Objective',
     'Reference',
     'SubModelLoss',

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..models._heads import classify_leading
 from .base import SubModelLoss
 from .objective import Objective, Reference, SubModelOutput, cosine_distance
 from .triplet import BatchHardTriplet
@@ -35,8 +36,7 @@ class _Follower(Objective):
     def follower_logits(self, index: int, output: SubModelOutput, reference: Reference) -> Tensor:
         """Logits of the sub-model's own classifier."""
         del reference
-        logits: Tensor = output.logits if self.own is None else self.own[index](output.embedding)
-        return logits
+        return output.logits if self.own is None else classify_leading(self.own[index], output.embedding)
 
 
 class BackwardCompatible(_Follower):

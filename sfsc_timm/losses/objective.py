@@ -19,10 +19,24 @@ class SubModelOutput(NamedTuple):
     Attributes:
         logits: `(B, C)` of the shared classifier.
         embedding: `(B, D)`, not normalised.
+        classify: From the first d numbers of embeddings `(B, d)` to logits `(B, C)` by the leading columns of that
+            classifier, which they train; needed where there are several sizes.
     """
 
     logits: Tensor
     embedding: Tensor
+    classify: Callable[[Tensor], Tensor] | None = None
+
+    def leading(self, dim: int) -> SubModelOutput:
+        """What it makes of the batch by the first `dim` numbers of its embeddings.
+
+        Raises:
+            ValueError: There is no `classify`.
+        """
+        if self.classify is None:
+            raise ValueError('classify must be given where there are several sizes, got None; give the classifier.')
+        embedding = self.embedding[:, :dim]
+        return SubModelOutput(self.classify(embedding), embedding, self.classify)
 
 
 @dataclass(frozen=True)
@@ -31,11 +45,15 @@ class Reference:
 
     Attributes:
         embedding: `(B, D)` of the same images.
-        classify: From embeddings `(B, D)` to logits `(B, C)` by its classifier.
+        classify: From embeddings `(B, D)`, or the first d numbers of them, to logits `(B, C)` by its classifier.
     """
 
     embedding: Tensor
     classify: Callable[[Tensor], Tensor]
+
+    def leading(self, dim: int) -> Reference:
+        """The reference by the first `dim` numbers of its embeddings."""
+        return Reference(self.embedding[:, :dim], self.classify)
 
 
 def cosine_distance(embedding: Tensor, other: Tensor) -> Tensor:

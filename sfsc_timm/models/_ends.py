@@ -18,11 +18,13 @@ class Ends(nn.Module):
 
     Attributes:
         embed_dim: Size of the common embedding, 0 where there is no neck.
+        embed_dims: All sizes to which it may be cut, ascending, `embed_dim` the last; none without a neck.
         num_classes: Classes of the shared classifier, 0 for none.
         head_hidden_size: What the classifier sees: `embed_dim`, or the pooled features if that is 0.
     """
 
     embed_dim: int
+    embed_dims: tuple[int, ...]
     num_classes: int
     head_hidden_size: int
     neck: nn.Module
@@ -51,6 +53,12 @@ class Ends(nn.Module):
         """Whether the features reach the neck pooled; global_pool='' gives timm's unpooled map."""
         pool = self._pool()
         return bool(pool if isinstance(pool, str) else pool.pool_type)
+
+    def extra_repr(self) -> str:
+        """What `print(model)` shows of it, beside its parts."""
+        found = super().extra_repr()
+        sizes = f'embed_dims={self.embed_dims}' if len(self.embed_dims) > 1 else ''
+        return ', '.join(filter(None, (found, sizes)))
 
     def _pool(self) -> Any:
         """Timm's pooling: a module of the model, one of its head, or a transformer's string."""

@@ -11,15 +11,28 @@ import torch
 from torch import Tensor, nn
 
 from ..slim import densify
-from ._heads import fold_neck
+from ._heads import cut_classifier, fold_neck
+from ._sizes import check_size
 
 __all__ = ['extract', 'scriptable']
 
 # Attributes of a slimmable model that timm's does not have.
-_OWN = ('embed_dim', '_family_args', '_full_width', '_pooled_sizes', '_classifier', '_neck_norm', '_slim', '_alone')
+_OWN = (
+    'embed_dim',
+    'embed_dims',
+    '_family_args',
+    '_full_width',
+    '_pooled_sizes',
+    '_classifier',
+    '_neck_norm',
+    '_slim',
+    '_alone',
+)
 
 
-def extract(model: Any, width: float | None = None, head: bool = False, plain: bool = False) -> nn.Module:
+def extract(
+    model: Any, width: float | None = None, head: bool = False, plain: bool = False, dim: int | None = None
+) -> nn.Module:
     """Dense model of one width, independent of `model`, in evaluation mode: the way to several widths in threads.
 
     It is an instance of timm's own class with the neck folded into a linear layer that takes the classifier's place, so
@@ -32,10 +45,11 @@ def extract(model: Any, width: float | None = None, head: bool = False, plain: b
         plain: Give a model that `timm.create_model` makes without this package: `model.pretrained_cfg` names the
             architecture and `model._model_args` its arguments. Where plain timm is not free to be as narrow (the stem
             of the plain ResNets is 64 wide), tensors are padded with zeros; the output is the same.
+        dim: One of the model's `embed_dims`: give the first `dim` numbers alone, by a neck as small (None: all).
 
     Raises:
-        ValueError: If the width is unknown, there is nothing to give (no classifier for `head`, no pooling), or plain
-            timm cannot express this family at this width.
+        ValueError: If the width or size is unknown, there is nothing to give (no classifier for `head`, no pooling), or
+            plain timm cannot express this family at this width.
     """
     if head and not model.num_classes:
         raise ValueError('head=True needs a classifier, got a model with num_classes=0; leave head out')
@@ -43,15 +57,19 @@ def extract(model: Any, width: float | None = None, head: bool = False, plain: b
         raise ValueError('plain=True gives the embedding only, got head=True; use one of them')
     if plain and not hasattr(model, 'pretrained_cfg'):
         raise ValueError(f'plain=True needs a model of timm.create_model, got one of {type(model).__name__}.build')
+    if dim is not None:
+        check_size(model.embed_dims, dim)
+        if not model._pooled:
+            raise ValueError(f'dim needs pooled features, got {dim} for a model without a pooling; leave it out')
     with model.at_width(model.width if width is None else width):
         classes = type(model)
         dense: Any = densify(model).eval()
         width = model.width
     parts: dict[str, nn.Module] = OrderedDict()
     if model.embed_dim and model._pooled:
-        parts['neck'] = fold_neck(dense.neck)
+        parts['neck'] = fold_neck(dense.neck, dim)
     if head:
-        parts['fc'] = dense.fc
+        parts['fc'] = dense.fc if dim is None else cut_classifier(dense.fc, dim)
     _become_dense(dense, model, _join(parts))
     if not plain:
         return dense

@@ -36,14 +36,13 @@ def check_arguments(arguments: Mapping[str, Any]) -> None:
                 raise ValueError(f'{name} must have a number for each of the {stages} stages, got {arguments[name]!r}')
     for name, low, high in (
         ('embed_dim', 0, _WIDEST),
+        ('embed_dims', 1, _WIDEST),
         ('stem_width', 1, _WIDEST),
         ('in_chans', 1, _WIDEST),
         ('num_classes', 0, _MOST_CLASSES),
     ):
         if arguments.get(name) is not None:
-            _check(name, arguments[name], low, high, several=False)
-    if arguments.get('embed_dims') is not None:
-        _check('embed_dims', arguments['embed_dims'], 1, _WIDEST, several=True)
+            _check(name, arguments[name], low, high, several=name == 'embed_dims')
     for name in ('channel_multiplier', 'depth_multiplier'):
         value = arguments.get(name, 1.0)
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= _LARGEST_MULTIPLIER:

@@ -16,6 +16,7 @@ from ._checkpointing import checkpointed
 from ._ends import Ends
 from ._extract import extract, scriptable
 from ._narrow import build_narrow
+from ._sizes import check_sizes, leading
 from ._widths import DEFAULT_WIDTHS, _index, at_width, check_widths, set_width
 
 __all__ = ['Slimmable']
@@ -28,6 +29,7 @@ class Slimmable(Ends):
 
     Attributes:
         embed_dim: Size of the common embedding, 0 where there is no neck.
+        embed_dims: All sizes to which it may be cut, ascending; `embed_dim` is the last.
         num_features: Channels of the backbone's last feature map at the active width.
         head_hidden_size: What the classifier sees: `embed_dim`, or the pooled features if that is 0.
         feature_info: timm's, with the channels of the active width.
@@ -82,7 +84,8 @@ class Slimmable(Ends):
         cls,
         widths: Sequence[float] = DEFAULT_WIDTHS,
         width: float = 1.0,
-        embed_dim: int = 256,
+        embed_dim: int | None = None,
+        embed_dims: Sequence[int] | None = None,
         neck_norm: bool | None = None,
         classifier_type: str = 'linear',
         cosine_scale: float = 16.0,
@@ -97,7 +100,9 @@ class Slimmable(Ends):
         Args:
             widths: Different numbers in (0, 1] that contain 1.0; channels are rounded by `scale_channels`.
             width: The active one to begin with.
-            embed_dim: Size of the common embedding; 0 leaves the neck out, for plain classification.
+            embed_dim: Size of the common embedding (None: 256, or the largest of `embed_dims`); 0 leaves the neck out,
+                for plain classification.
+            embed_dims: Sizes of which each is to be an embedding of its own, see `sfsc_timm.models._sizes`.
             neck_norm: Whether a BatchNorm1d per width ends the neck (None: the family's default).
             classifier_type: 'linear' (with bias) or 'cosine' (scaled cosines, no bias).
             cosine_scale: Factor on the cosines.
@@ -114,8 +119,9 @@ class Slimmable(Ends):
         """
         widths = check_widths(widths)
         index = _index(widths, width)
-        if embed_dim < 0 or num_classes < 0:
+        if (embed_dim or 0) < 0 or num_classes < 0:
             raise ValueError(f'embed_dim and num_classes must be >= 0, got {embed_dim} and {num_classes}')
+        sizes = check_sizes(embed_dim, embed_dims)
         if not 0.0 < full_width <= 1.0:
             raise ValueError(f'full_width must be in (0, 1], got {full_width}; 1.0 is the whole network')
         if classifier_type not in ('linear', 'cosine'):
@@ -135,7 +141,7 @@ class Slimmable(Ends):
         model._full_width = full_width
         model._pooled_sizes = tuple(m.head_hidden_size for m in (*twins, model))
         model._classifier = (classifier_type, cosine_scale)
-        model.embed_dim = embed_dim
+        model.embed_dims, model.embed_dim = sizes, max(sizes, default=0)
         model._record_feature_info(twins)
         model._add_neck(cls.neck_norm if neck_norm is None else neck_norm)
         model._add_classifier(num_classes)
@@ -210,13 +216,17 @@ class Slimmable(Ends):
         with frozen(self):
             return super().forward_intermediates(*args, **kwargs)  # type: ignore[misc]
 
-    def embed(self, x: Tensor) -> Tensor:
+    def embed(self, x: Tensor, dim: int | None = None) -> Tensor:
         """Images (B, C, H, W) to the embedding (B, embed_dim) at the active width, whatever `num_classes` is.
 
         It is what comes before the classifier, not normalised; without a neck (embed_dim=0) the pooled features.
+
+        Args:
+            x: Images.
+            dim: One of `embed_dims`: give its first `dim` numbers alone (None: all).
         """
         with frozen(self):
-            return self.forward_head(self.forward_features(x), pre_logits=True)
+            return leading(self.forward_head(self.forward_features(x), pre_logits=True), self.embed_dims, dim)
 
     def get_classifier(self, name_only: bool = False) -> nn.Module | str:
         """The shared classifier, or its name."""
@@ -254,7 +264,7 @@ class Slimmable(Ends):
             for attributes, channels in zip(self._slim.attributes, by_width, strict=False):
                 attributes['num_features'] = channels
         if not self._pooled:
-            self.neck, self.embed_dim = nn.Identity(), 0
+            self.neck, self.embed_dim, self.embed_dims = nn.Identity(), 0, ()
             self.head_hidden_size = self.num_features
         return kept
 
@@ -270,9 +280,11 @@ class Slimmable(Ends):
             with self.at_width(width):
                 super().init_weights(*args, **kwargs)  # type: ignore[misc]
 
-    def extract(self, width: float | None = None, head: bool = False, plain: bool = False) -> nn.Module:
+    def extract(
+        self, width: float | None = None, head: bool = False, plain: bool = False, dim: int | None = None
+    ) -> nn.Module:
         """Independent dense model of one width, see `sfsc_timm.models.extract`."""
-        return extract(self, width, head=head, plain=plain)
+        return extract(self, width, head=head, plain=plain, dim=dim)
 
     def __prepare_scriptable__(self) -> nn.Module:
         """`torch.jit.script` compiles the active width, as a dense model."""

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from torch import nn
 
-from .._settings import check_settings
+from .._settings import check_settings, setting
 from ..losses import BatchHardTriplet, CrossEntropyLoss, Objective, SubModelLoss
 from ..models import Slimmable
 from ..tasks import SFSCTask
@@ -29,6 +29,8 @@ class Recipe:
         separate: Whether each width is a network of its own, trained after the other, full width first.
         follows: Whether the smaller networks look up to the finished full one (of separate ones only).
         is_compatible: Whether different widths are meant to be compared.
+        size_weight: Factor of the loss of each smaller embedding size, for a model with `embed_dims`; 1 for the plain
+            sum over sizes, 0 for the largest alone.
 
     Raises:
         ValueError: An option is of another type than its own, or out of its range.
@@ -39,6 +41,8 @@ class Recipe:
     separate: ClassVar[bool] = False
     follows: ClassVar[bool] = False
     is_compatible: ClassVar[bool] = True
+
+    size_weight: float = setting(1.0, within='[0, inf)')
 
     def __post_init__(self) -> None:
         check_settings(self)
@@ -103,4 +107,5 @@ class Recipe:
         objective = self.create_objective(
             model, self.create_loss(smoothing), triplet=triplet, triplet_weight=triplet_weight
         )
-        return SFSCTask(model, objective, reference=reference, **{**self.task_options(updates_per_epoch), **options})
+        options = {**self.task_options(updates_per_epoch), 'size_weight': self.size_weight, **options}
+        return SFSCTask(model, objective, reference=reference, **options)

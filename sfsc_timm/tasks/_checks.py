@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from timm.layers import SplitBatchNorm2d
+from timm.utils import unwrap_model
 from torch import nn
 
-from ..losses import Objective, SubModelLoss, create_loss, list_losses
+from ..losses import Nested, Objective, SubModelLoss, create_loss, list_losses
 from ..models import get_widths
 
-__all__ = ['check_model', 'create_objective']
+__all__ = ['check_model', 'create_objective', 'nested']
 
 
 def check_model(model: nn.Module) -> None:
@@ -55,6 +56,28 @@ def create_objective(criterion: Any, options: dict[str, Any] | None) -> Objectiv
             'them to the object'
         )
     return criterion if isinstance(criterion, Objective) else Objective(_check_criterion(criterion))
+
+
+def nested(objective: Objective, model: nn.Module, weight: float) -> Objective:
+    """The objective at every size of a model's embedding; as it is where there is one size.
+
+    Args:
+        objective: Of one size, or a `Nested` already.
+        model: What it is for.
+        weight: Factor of the loss of each smaller size.
+
+    Raises:
+        ValueError: There is a weight but no smaller size, or it is negative.
+    """
+    dims = getattr(unwrap_model(model), 'embed_dims', ())
+    if len(dims) > 1 and not isinstance(objective, Nested):
+        return Nested(objective, dims, weight)
+    if weight != 1.0:
+        raise ValueError(
+            f'size_weight must be left out for a model of one embedding size, got {weight}; create it with '
+            'embed_dims=(...)'
+        )
+    return objective
 
 
 def _check_criterion(criterion: Any) -> SubModelLoss:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 from timm.utils import unwrap_model
 from torch import Tensor, nn
 
 from ..losses import Objective, Reference, SubModelOutput
+from ..models._heads import classify_leading
 from ..slim import sliced_leaves
 
 __all__ = ['embedding_of', 'evaluating', 'run_width', 'run_with_embedding']
@@ -82,11 +84,12 @@ def run_width(
         slices = sliced_leaves(unwrap_model(module))
     with slices as leaves:
         if objective.uses_embedding:
-            output = SubModelOutput(*run_with_embedding(module, images))
+            classify = partial(classify_leading, unwrap_model(module).get_classifier())
+            output = SubModelOutput(*run_with_embedding(module, images), classify)
         else:
             logits = module(images)
             output = SubModelOutput(logits, logits)  # the second is not looked at
         loss, uncertainty = objective(index, output, target, reference, kl_scale)
         if take is not None:
             take(loss, leaves)
-    return SubModelOutput(*(part.detach() for part in output)), loss.detach(), uncertainty.mean()
+    return SubModelOutput(output.logits.detach(), output.embedding.detach()), loss.detach(), uncertainty.mean()

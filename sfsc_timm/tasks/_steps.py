@@ -12,7 +12,14 @@ from torch import Tensor
 from .._private import foreach_mul_
 from ._replica import PendingMean, Replica
 
-__all__ = ['HandOver', 'MicroStep', 'StepResult', 'WidthStep']
+__all__ = ['HandOver', 'MicroStep', 'StepResult', 'WidthStep', 'computes_in_half']
+
+
+def computes_in_half(images: Tensor) -> bool:
+    """Whether gradients are rounded to float16, whose range a gradient scaler has to look after."""
+    device = images.device.type
+    autocast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+    return torch.float16 in (autocast, images.dtype)
 
 
 class StepResult(dict[str, Any]):

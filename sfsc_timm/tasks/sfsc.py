@@ -15,11 +15,11 @@ from ..gradients import GradientProjection, Projection
 from ..losses import Objective, SubModelLoss, kl_annealing
 from ..models import at_width, get_width, get_widths, set_width
 from ..slim import slice_layout
-from ._checks import check_model, create_objective
+from ._checks import check_model, create_objective, nested
 from ._outputs import run_width
 from ._references import divide, look_ahead, reference_of
 from ._replica import Replica
-from ._steps import HandOver, MicroStep, StepResult
+from ._steps import HandOver, MicroStep, StepResult, computes_in_half
 from ._sums import GradientSums
 
 __all__ = ['SFSCTask']
@@ -67,6 +67,7 @@ class SFSCTask(TrainingTask):
             its images); with batches of their own they disagree by chance, and shared weights average over more images.
             For an objective that compares widths, the full width looks at every smaller width's images a second time,
             as it serves (in evaluation mode); with a shared batch it takes the training forward's embeddings.
+        size_weight: Factor of the loss of each smaller size, for a model with `embed_dims`: see `losses.Nested`.
         seed: Of the projection's random orders; the same on every process.
         device: Device of the task.
         dtype: Type of the task.
@@ -86,6 +87,7 @@ class SFSCTask(TrainingTask):
         kl_annealing_steps: int = 0,
         reference: nn.Module | None = None,
         own_batches: bool = False,
+        size_weight: float = 1.0,
         seed: int = 0,
         device: torch.device | None = None,
         dtype: torch.dtype | None = None,
@@ -97,7 +99,8 @@ class SFSCTask(TrainingTask):
             raise ValueError(f'kl_annealing_steps must be >= 0, got {kl_annealing_steps}; 0 is for no annealing')
         self.widths = get_widths(model)
         self.trainable_module = model
-        self.objective = create_objective(criterion, criterion_kwargs).to(device=self.device)
+        objective = nested(create_objective(criterion, criterion_kwargs), model, size_weight)
+        self.objective = objective.to(device=self.device)
         self.own_batches = own_batches
         self.reference = None if reference is None else reference.to(self.device).eval().requires_grad_(False)
         self.extra_parameters = list(self.objective.parameters())
@@ -143,7 +146,7 @@ class SFSCTask(TrainingTask):
             replica = self._replica if self._replica is not None and self._replica.synchronises else None
             if replica is not None and self.trainable_module.training:
                 replica.broadcast_buffers()
-            step = MicroStep(self._computes_in_half(input), replica, result)
+            step = MicroStep(computes_in_half(input), replica, result)
         outputs = self._run_all(input, target, step, result)
         result['losses'] = torch.stack([loss for loss, _ in outputs])
         result['uncertainty'] = torch.stack([uncertainty for _, uncertainty in outputs])
@@ -182,7 +185,7 @@ class SFSCTask(TrainingTask):
         if self.objective.uses_embedding:
             raise RuntimeError(
                 'compile must be left out with a loss on embeddings: a compiled model gives logits only; leave out the '
-                'triplet loss and what else compares embeddings, or compile'
+                'triplet loss, several sizes (embed_dims) and what else compares embeddings, or compile'
             )
         compiled: Any = torch.compile(self.trainable_module, backend=backend, mode=mode, **compile_kwargs)
         self.trainable_module = self.eval_model = compiled
@@ -259,12 +262,6 @@ class SFSCTask(TrainingTask):
     @property
     def _replica(self) -> Replica | None:
         return self.trainable_module if isinstance(self.trainable_module, Replica) else None
-
-    def _computes_in_half(self, images: Tensor) -> bool:
-        """Whether gradients are rounded to float16, whose range a gradient scaler has to look after."""
-        device = images.device.type
-        autocast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
-        return torch.float16 in (autocast, images.dtype)
 
     def _run_all(
         self, images: Tensor, target: Tensor, step: MicroStep | None, result: StepResult
