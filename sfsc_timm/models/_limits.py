@@ -9,6 +9,9 @@ __all__ = ['check_arguments']
 
 _DEEPEST = 1000  # blocks; the deepest of timm's networks have about 200
 _WIDEST = 16_384  # channels
+_MOST_HEADS = 128  # and numbers in each; the transformer of 7 billion parameters in timm has 32 of 128
+_LARGEST_SIDE = 8192  # pixels
+_PAIRS = ('img_size', 'patch_size')  # which may be one number for both sides
 _MOST_CLASSES = 100_000_000
 _MOST_WIDTHS = 64
 _LARGEST_MULTIPLIER = 20  # timm's EfficientNet-L2 has 4.3 and 5.3
@@ -40,9 +43,18 @@ def check_arguments(arguments: Mapping[str, Any]) -> None:
         ('stem_width', 1, _WIDEST),
         ('in_chans', 1, _WIDEST),
         ('num_classes', 0, _MOST_CLASSES),
+        ('depth', 1, _DEEPEST),
+        ('num_heads', 1, _MOST_HEADS),
+        ('head_size', 1, _MOST_HEADS),
+        ('reg_tokens', 0, _WIDEST),
+        ('num_reg_tokens', 0, _WIDEST),
+        ('img_size', 1, _LARGEST_SIDE),
+        ('patch_size', 1, _LARGEST_SIDE),
     ):
-        if arguments.get(name) is not None:
-            _check(name, arguments[name], low, high, several=name == 'embed_dims')
+        value = arguments.get(name)
+        if value is not None:
+            several = name == 'embed_dims' or (name in _PAIRS and isinstance(value, tuple | list))
+            _check(name, value, low, high, several=several)
     for name in ('channel_multiplier', 'depth_multiplier'):
         value = arguments.get(name, 1.0)
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= _LARGEST_MULTIPLIER:

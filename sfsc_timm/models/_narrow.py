@@ -1,12 +1,16 @@
-"""Building a family's model narrow, with a message for the family's author where that cannot be."""
+"""Building a family's model narrow, with a message where that cannot be: for its author, or for who has timm alone."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
 
-__all__ = ['build_narrow']
+__all__ = ['build_narrow', 'plain_if_whole']
+
+# What a name of timm's fixes, and ours gives to timm's builder.
+_FIXED_BY_NAME = ('channel_multiplier', 'depth_multiplier', 'timm_name')
 
 
 def build_narrow(family: Any, width: float, **kwargs: Any) -> nn.Module:
@@ -42,3 +46,23 @@ def _layer_in_the_making(error: BaseException) -> str:
             found = f' in the constructor of a {type(maker).__name__}'
         step = step.tb_next
     return found
+
+
+def plain_if_whole(what: str, width: float, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of plain timm for a family whose channel multiplier timm fixes by the model's name.
+
+    Args:
+        what: The family, for the message.
+        width: The sub-model's.
+        kwargs: Arguments of the full model.
+
+    Raises:
+        ValueError: At any width but 1.0.
+    """
+    if width != 1.0:
+        raise ValueError(
+            f'plain timm cannot express {what} at width {width}: its channel multiplier is part of the '
+            'name; export the width as ONNX (sfsc-timm export), or load it where sfsc_timm is imported, as '
+            'extract(plain=False) makes it'
+        )
+    return {name: value for name, value in kwargs.items() if name not in _FIXED_BY_NAME}

@@ -5,7 +5,7 @@
 import re
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,17 +15,18 @@ from ._alone import warn_if_alone
 from ._checkpointing import checkpointed
 from ._ends import Ends
 from ._extract import extract, scriptable
+from ._family import Family
 from ._narrow import build_narrow
 from ._sizes import check_sizes, leading
-from ._widths import DEFAULT_WIDTHS, _index, at_width, check_widths, set_width
+from ._widths import _index, at_width, set_width
 
 __all__ = ['Slimmable']
 
 
-class Slimmable(Ends):
+class Slimmable(Family, Ends):
     """Mixin in front of a timm model class; see `SlimmableResNet` for a family.
 
-    A family gives `dense`, which builds timm's own model at a width. Everything else is the same for all.
+    A family gives `dense`, which builds timm's own model at a width, see `Family`. Everything else is the same for all.
 
     Attributes:
         embed_dim: Size of the common embedding, 0 where there is no neck.
@@ -34,12 +35,6 @@ class Slimmable(Ends):
         head_hidden_size: What the classifier sees: `embed_dim`, or the pooled features if that is 0.
         feature_info: timm's, with the channels of the active width.
     """
-
-    # What a family declares.
-    classifier_name: ClassVar[str] = 'fc'  # of the plain timm model
-    block_pattern: ClassVar[str] = ''  # regular expression of the modules that gradient checkpointing recomputes
-    packed: ClassVar[dict[str, int]] = {}  # see sfsc_timm.slim.slim
-    neck_norm: ClassVar[bool] = True  # whether the neck has a BatchNorm1d by default
 
     feature_info: list[dict[str, Any]]
     pretrained_cfg: dict[str, Any]
@@ -51,29 +46,6 @@ class Slimmable(Ends):
         name = type(self).__name__
         raise TypeError(f"{name} is made by timm.create_model('sfsc_...') or {name}.build(...), not by its constructor")
 
-    @staticmethod
-    def dense(width: float, **kwargs: Any) -> nn.Module:
-        """Builds timm's plain model of the family at `width`, with the full model's structure."""
-        raise NotImplementedError
-
-    @staticmethod
-    def plain_args(width: float, kwargs: dict[str, Any]) -> dict[str, Any]:
-        """Arguments by which plain timm makes the sub-model of `width`.
-
-        Args:
-            width: The sub-model's.
-            kwargs: Arguments of the full model.
-
-        Raises:
-            ValueError: If plain timm cannot make it.
-        """
-        raise NotImplementedError
-
-    @staticmethod
-    def adapt_to_plain(state: dict[str, Tensor], wanted: dict[str, Tensor]) -> dict[str, Tensor]:  # noqa: ARG004
-        """Adds to the sub-model's `state` what plain timm wants besides; sizes are padded later."""
-        return state
-
     @classmethod
     def timm_class(cls) -> type[nn.Module]:
         """The class of timm that this one stands in front of."""
@@ -82,7 +54,7 @@ class Slimmable(Ends):
     @classmethod
     def build(
         cls,
-        widths: Sequence[float] = DEFAULT_WIDTHS,
+        widths: Sequence[float] | None = None,
         width: float = 1.0,
         embed_dim: int | None = None,
         embed_dims: Sequence[int] | None = None,
@@ -98,7 +70,8 @@ class Slimmable(Ends):
         """Builds the slimmable model; `timm.create_model` comes here with its keyword arguments.
 
         Args:
-            widths: Different numbers in (0, 1] that contain 1.0; channels are rounded by `scale_channels`.
+            widths: Different numbers in (0, 1] that contain 1.0 (None: the family's default); channels are rounded by
+                `scale_channels`.
             width: The active one to begin with.
             embed_dim: Size of the common embedding (None: 256, or the largest of `embed_dims`); 0 leaves the neck out,
                 for plain classification.
@@ -117,7 +90,7 @@ class Slimmable(Ends):
             ValueError: If an argument is out of its range.
             TypeError: If the family does not know an argument.
         """
-        widths = check_widths(widths)
+        widths = cls.choose_widths(widths, full_width, kwargs)
         index = _index(widths, width)
         if (embed_dim or 0) < 0 or num_classes < 0:
             raise ValueError(f'embed_dim and num_classes must be >= 0, got {embed_dim} and {num_classes}')

@@ -160,7 +160,7 @@ def _only(found: set[_T], module: nn.Module) -> _T:
 
 def _index(widths: tuple[float, ...], width: Any) -> int:
     for index, known in enumerate(widths):
-        if isinstance(width, Real) and abs(float(width) - known) < 1e-9:
+        if isinstance(width, Real) and f'{float(width):g}' == f'{known:g}':  # 1/3 is as good as 0.333333, its name
             return index
     raise ValueError(f'width must be one of {widths}, got {width!r}; widths are chosen when the model is created')
 

@@ -1,6 +1,7 @@
 """Slimmable ConvNeXts: LayerNorm and layer scale.
 
-ConvNeXt: https://arxiv.org/abs/2201.03545, as timm builds it.
+ConvNeXt: https://arxiv.org/abs/2201.03545, as timm builds it. The tags `dinov3_lvd1689m` are Meta's weights of DINOv3
+(https://arxiv.org/abs/2508.10104), under the DINOv3 License; none ship with this package.
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ from typing import Any
 
 from timm.models import register_model
 from timm.models.convnext import ConvNeXt
-from torch import nn
+from timm.models.convnext import checkpoint_filter_fn as timms_filter
+from torch import Tensor, nn
 
 from ._factory import create_slimmable, zoo_cfgs
 from ._slimmable import Slimmable
@@ -35,6 +37,12 @@ class SlimmableConvNeXt(Slimmable, ConvNeXt):
         """Arguments by which plain timm makes the sub-model."""
         return {**kwargs, **_narrow_args(width, kwargs)}
 
+    @staticmethod
+    def as_timm_loads(state: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+        """Timm's own conversion, of Meta's names."""
+        converted: dict[str, Tensor] = timms_filter(state, model)
+        return converted
+
 
 def _narrow_args(width: float, kwargs: dict[str, Any]) -> dict[str, Any]:
     args: dict[str, Any] = {}
@@ -49,8 +57,13 @@ default_cfgs = zoo_cfgs(
     'convnext_femto.d1_in1k',
     'convnext_pico.d1_in1k',
     'convnext_nano.d1h_in1k',
+    'convnext_nano.in12k_ft_in1k',
     'convnext_tiny.fb_in1k',
+    'convnext_tiny.in12k_ft_in1k',
+    'convnext_tiny.dinov3_lvd1689m',
     'convnext_small.fb_in1k',
+    'convnext_small.in12k_ft_in1k',
+    'convnext_small.dinov3_lvd1689m',
 )
 
 

@@ -13,6 +13,7 @@ from torch import nn
 
 from .._private import gen_efficientnet
 from ._factory import create_slimmable, zoo_cfgs
+from ._narrow import plain_if_whole
 from ._slimmable import Slimmable
 
 __all__ = ['SlimmableEfficientNet']
@@ -32,18 +33,8 @@ class SlimmableEfficientNet(Slimmable, EfficientNet):
 
     @staticmethod
     def plain_args(width: float, kwargs: dict[str, Any]) -> dict[str, Any]:
-        """Plain timm fixes the channel multiplier by the model's name.
-
-        Raises:
-            ValueError: At any width but 1.0.
-        """
-        if width != 1.0:
-            raise ValueError(
-                f'plain timm cannot express an EfficientNet at width {width}: its channel multiplier is part of the '
-                'name; export the width as ONNX (sfsc-timm export), or load it where sfsc_timm is imported, as '
-                'extract(plain=False) makes it'
-            )
-        return {k: v for k, v in kwargs.items() if k not in ('channel_multiplier', 'depth_multiplier')}
+        """Plain timm fixes the channel multiplier by the model's name, see `plain_if_whole`."""
+        return plain_if_whole('an EfficientNet', width, kwargs)
 
 
 default_cfgs = zoo_cfgs(

@@ -6,15 +6,14 @@ under the names `tf_efficientnet_lite*`, whose ImageNet weights are the warm sta
 
 from __future__ import annotations
 
-from copy import deepcopy
 from typing import Any
 
 from timm.models import generate_default_cfgs, register_model
-from timm.models.efficientnet import efficientnet_init_weights
-from torch import Tensor, nn
+from torch import nn
 
 from .._private import gen_efficientnet_lite
 from ._factory import create_slimmable, warm_start
+from ._final_conv import narrow_final_conv
 from ._shipped import with_shipped
 from ._widths import scale_channels
 from .slim_efficientnet import SlimmableEfficientNet
@@ -35,25 +34,12 @@ class SlimmableEfficientNetLite(SlimmableEfficientNet):
         multiplier = channel_multiplier * width
         model: Any = gen_efficientnet_lite('tf_efficientnet_lite0', channel_multiplier=multiplier, **kwargs)
         if width < 1.0:
-            _narrow_head(model, scale_channels(model.num_features, width))
+            channels = scale_channels(model.num_features, width)
+            narrow_final_conv(model, 'bn2', channels)
+            model.num_features = channels
+            model.head_hidden_size = channels * model.global_pool.feat_mult()
         narrow: nn.Module = model
         return narrow
-
-
-def _narrow_head(model: Any, channels: int) -> None:
-    """Gives a fresh model a final convolution with so many channels; timm's builder has no argument for it."""
-    head, norm = model.conv_head, deepcopy(model.bn2)
-    at = {'device': head.weight.device, 'dtype': head.weight.dtype}
-    model.conv_head = nn.Conv2d(head.in_channels, channels, 1, bias=False, **at)
-    for tensors in (norm._parameters, norm._buffers):
-        for name, tensor in tensors.items():
-            if tensor is not None and tensor.ndim:
-                cut: Tensor = tensor.detach()[:channels].clone()
-                tensors[name] = nn.Parameter(cut) if name in norm._parameters else cut
-    norm.num_features = channels
-    model.bn2, model.num_features = norm, channels
-    model.head_hidden_size = channels * model.global_pool.feat_mult()
-    efficientnet_init_weights(model)
 
 
 default_cfgs = generate_default_cfgs(
