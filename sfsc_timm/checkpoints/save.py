@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from timm.models import save_for_hf
 from torch import nn
 
+from .._files import write_json
 from ..data import DECODING
 from ..models import Slimmable
 from .declared import width_name
@@ -46,6 +48,7 @@ def save_width(
     license: str | None = None,  # noqa: A002  the entry's name
     allow_plugin: bool = False,
     space: str | None = None,
+    dim: int | None = None,
 ) -> Path:
     """Saves one width as a dense model: config.json and model.safetensors.
 
@@ -63,18 +66,21 @@ def save_width(
             package is imported.
         space: Identifies the metric space; None takes `space_id(model)`. Give that of another checkpoint only if this
             width was fitted to its φ.
+        dim: One of the model's `embed_dims`: the saved model makes the first `dim` numbers alone (None: all).
 
     Returns:
         The folder.
 
     Raises:
-        ValueError: If the width is unknown, or plain timm cannot express the sub-model and `allow_plugin` is off.
+        ValueError: If the width or size is unknown, or plain timm cannot express the sub-model and `allow_plugin` is
+            off.
     """
-    dense, _ = sub_model(model, width, allow_plugin=allow_plugin)
+    dense, _ = sub_model(model, width, allow_plugin=allow_plugin, dim=dim)
     section = {
         'width': width,
         'widths': list(model.widths),
-        'embed_dim': model.embed_dim,
+        'embed_dim': model.embed_dim if dim is None else dim,
+        **_sizes(model, dim),
         'embedding': embedding_layer(dense),
         'compatibility': compatibility or compatibility_id(model),
         'space': space or space_id(model),
@@ -120,14 +126,21 @@ def save_model(
     section = {
         'widths': list(model.widths),
         'embed_dim': model.embed_dim,
+        **_sizes(model),
         'embedding': embedding_layer(model),
         'compatibility': compatibility or compatibility_id(model),
         'space': space or space_id(model),
         'digests': {width_name(width): weights_digest(model, width) for width in model.widths},
     }
     # Recorded in any case, so that the folder outlives a change of the defaults.
-    args = {'widths': list(model.widths), 'embed_dim': model.embed_dim}
+    args = {'widths': list(model.widths), 'embed_dim': model.embed_dim, **_sizes(model)}
     return _save(model, Path(directory), section, 'sfsc', data_config, license, args)
+
+
+def _sizes(model: Slimmable, dim: int | None = None) -> dict[str, Any]:
+    """The entry of the sizes up to `dim`, none where the model has but one."""
+    sizes = [size for size in model.embed_dims if dim is None or size <= dim]
+    return {'embed_dims': sizes} if len(model.embed_dims) > 1 else {}
 
 
 def _save(
@@ -151,7 +164,19 @@ def _save(
             safe_serialization=True,
             data_config=dict(data_config or {}),
         )
+        if 'width' in section:
+            _say_classes_once(temporary / 'config.json')
         temporary.chmod(0o755)  # temporary folders, and what safetensors writes, are for their owner alone
         for file in temporary.iterdir():
             file.chmod(0o644)
     return directory
+
+
+def _say_classes_once(config: Path) -> None:
+    """Takes the number of classes out of model_args; the root of the config and its pretrained_cfg have it.
+
+    timm reads it there, and so does transformers, which passes model_args on beside it and fails on a second one.
+    """
+    values = json.loads(config.read_text(encoding='utf-8'))
+    values['model_args'].pop('num_classes', None)
+    write_json(config, values)

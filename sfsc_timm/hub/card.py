@@ -12,6 +12,7 @@ import yaml
 from ..checkpoints.save import width_name
 from ..evaluation import markdown_table, paper_name, si_number, update_gain_table
 from .card_content import CardContent, PublishedWidth
+from .card_sizes import sizes_section
 from .quoting import fenced, inline, one_line
 
 __all__ = ['model_card', 'shipped_card', 'width_card']
@@ -43,6 +44,7 @@ def model_card(content: CardContent) -> str:
         _loading(content),
         _accuracy(content),
         _costs(content.widths),
+        sizes_section(content),
         _compatibility(content),
         _training(content),
         _use(content),
@@ -181,7 +183,9 @@ def _warning(parts: Iterable[PublishedWidth]) -> str:
     return (
         f"**Do not pass `num_classes`.** A width's embedding is made by the layer that timm takes for the classifier "
         f'({named}, see `"sfsc"` in config.json). `num_classes=0`, which would leave it out and give features that are '
-        'comparable with nothing here, fails to load; for another task, `model.reset_classifier(classes)` afterwards.'
+        'comparable with nothing here, fails to load; for another task, `model.reset_classifier(classes)` afterwards. '
+        "In Hugging Face's transformers the `logits` of `AutoModelForImageClassification` are the embedding, and "
+        '`AutoModel` leaves it out; branches that need sfsc-timm are for timm alone.'
     )
 
 

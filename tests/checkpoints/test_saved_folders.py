@@ -69,6 +69,9 @@ def test_every_width_by_timm(saved: tuple[Member, Any, Path]) -> None:
         assert layer == (classifier_of(loaded) if by_timm_alone else 'neck')
         assert sum(p.numel() for p in loaded.parameters()) <= sum(p.numel() for p in model.parameters())
         assert settings['pretrained_cfg']['tag'] == f'w{width:g}'
+        # once, where timm looks; transformers passes model_args on beside it
+        assert 'num_classes' not in settings['model_args']
+        assert settings['num_classes'] == settings['pretrained_cfg']['num_classes'] == (24 if by_timm_alone else 0)
 
 
 @pytest.mark.parametrize('num_classes', [0, 7])
