@@ -24,6 +24,7 @@ COMMANDS = {
     'refit': 'fit narrow widths again to your own images, without labels',
     'publish': 'put a checkpoint on the Hugging Face Hub, a branch for each width',
     'export': 'write widths as ONNX, as int8 too if you like',
+    'demo': 'a page that embeds in the browser at a small width and searches your gallery',
     'data': 'list and summarise data sets, build the emoji benchmark',
 }
 _MODULES = {'eval': 'evaluate'}  # where it is not called as the command

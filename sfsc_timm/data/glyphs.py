@@ -100,6 +100,15 @@ def glyphs(
     return RetrievalData('glyphs', train=draw(train, 0), query=draw(test, 1, queries), gallery=draw(test, 0))
 
 
+def glyph_characters() -> list[str]:
+    """The characters of the benchmark: that of identity i stands at place i.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    return sorted(_identities())
+
+
 def _limit(name: str, value: int | None, most: int) -> int:
     if value is None:
         return most

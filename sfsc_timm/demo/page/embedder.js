@@ -1,0 +1,40 @@
+// The page's side of the worker: questions and their answers.
+
+import { Sentence } from './sentence.js';
+
+export class Embedder {
+  constructor() {
+    this.waiting = new Map();
+    this.next = 0;
+    this.worker = new Worker(new URL('worker.js', import.meta.url), { type: 'module' });
+    this.worker.onmessage = ({ data: { id, result, error } }) => {
+      const { resolve, reject } = this.waiting.get(id);
+      this.waiting.delete(id);
+      if (error) reject(new Sentence(error));
+      else resolve(result);
+    };
+    this.worker.onerror = () => {
+      const error = new Sentence('The part of the page that embeds did not start in this browser; update it, or try another one.');
+      for (const { reject } of this.waiting.values()) reject(error);
+      this.waiting.clear();
+    };
+  }
+
+  // { threads }, once runtime and model are there.
+  load(config) {
+    return this.ask('load', config);
+  }
+
+  // { embedding, prepareMs, embedMs, width, height } of a file.
+  embed(file) {
+    return this.ask('embed', file);
+  }
+
+  ask(task, value) {
+    return new Promise((resolve, reject) => {
+      const id = this.next++;
+      this.waiting.set(id, { resolve, reject });
+      this.worker.postMessage({ id, task, value });
+    });
+  }
+}

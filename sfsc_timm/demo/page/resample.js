@@ -1,0 +1,88 @@
+// Pillow's resize of 8-bit pixels, number for number: antialiased, in fixed point, rows first and columns after them.
+// A canvas scales in other ways, and embeddings would differ.
+
+const BITS = 32 - 8 - 2; // of a weight's fraction, as in Pillow
+
+const sinc = (x) => (x === 0 ? 1 : Math.sin(Math.PI * x) / (Math.PI * x));
+
+// Name to [reach, weight at a distance], distances in pixels of the larger of both images.
+const FILTERS = {
+  box: [0.5, (x) => (x > -0.5 && x <= 0.5 ? 1 : 0)],
+  bilinear: [1, (x) => Math.max(0, 1 - Math.abs(x))],
+  hamming: [1, (x) => (Math.abs(x) >= 1 ? 0 : sinc(x) * (0.54 + 0.46 * Math.cos(Math.PI * x)))],
+  bicubic: [2, cubic],
+  lanczos: [3, (x) => (x >= -3 && x < 3 ? sinc(x) * sinc(x / 3) : 0)],
+};
+
+function cubic(x) {
+  const a = -0.5;
+  x = Math.abs(x);
+  if (x < 1) return ((a + 2) * x - (a + 3)) * x * x + 1;
+  return x < 2 ? (((x - 5) * x + 8) * x - 4) * a : 0;
+}
+
+// For each pixel of the result: where its sources begin, how many they are, and their weights in fixed point.
+export function weights(from, to, filter) {
+  if (filter === 'nearest') return nearest(from, to);
+  const [reach, weigh] = FILTERS[filter];
+  const scale = from / to;
+  const stretch = Math.max(scale, 1);
+  const support = reach * stretch;
+  const most = Math.ceil(support) * 2 + 1;
+  const begins = new Int32Array(to);
+  const counts = new Int32Array(to);
+  const table = new Int32Array(to * most);
+  for (let i = 0; i < to; i++) {
+    const centre = (i + 0.5) * scale;
+    const begin = Math.max(0, Math.trunc(centre - support + 0.5));
+    const count = Math.min(from, Math.trunc(centre + support + 0.5)) - begin;
+    const values = Array.from({ length: count }, (_, j) => weigh((j + begin - centre + 0.5) / stretch));
+    const sum = values.reduce((total, value) => total + value, 0);
+    begins[i] = begin;
+    counts[i] = count;
+    values.forEach((value, j) => {
+      const share = (sum === 0 ? value : value / sum) * (1 << BITS);
+      table[i * most + j] = Math.trunc(share < 0 ? share - 0.5 : share + 0.5);
+    });
+  }
+  return { begins, counts, table, most };
+}
+
+function nearest(from, to) {
+  const begins = Int32Array.from({ length: to }, (_, i) => Math.min(from - 1, Math.floor(((i + 0.5) * from) / to)));
+  return { begins, counts: new Int32Array(to).fill(1), table: new Int32Array(to).fill(1 << BITS), most: 1 };
+}
+
+const clipped = (sum) => {
+  const value = sum >> BITS;
+  return value < 0 ? 0 : value > 255 ? 255 : value;
+};
+
+// Resizes the rows of a band: `source` holds `rows` rows of `from` pixels, `target` as many rows of the new length.
+export function resizeRows(source, rows, from, channels, plan, target, to) {
+  const { begins, counts, table, most } = plan;
+  for (let y = 0; y < rows; y++) {
+    for (let x = 0; x < to; x++) {
+      const first = (y * from + begins[x]) * channels;
+      for (let c = 0; c < channels; c++) {
+        let sum = 1 << (BITS - 1);
+        for (let j = 0; j < counts[x]; j++) sum += source[first + j * channels + c] * table[x * most + j];
+        target[(y * to + x) * channels + c] = clipped(sum);
+      }
+    }
+  }
+}
+
+// Resizes the columns of a whole image of `line` values a row.
+export function resizeColumns(source, line, plan, to) {
+  const { begins, counts, table, most } = plan;
+  const target = new Uint8Array(to * line);
+  for (let y = 0; y < to; y++) {
+    for (let x = 0; x < line; x++) {
+      let sum = 1 << (BITS - 1);
+      for (let j = 0; j < counts[y]; j++) sum += source[(begins[y] + j) * line + x] * table[y * most + j];
+      target[y * line + x] = clipped(sum);
+    }
+  }
+  return target;
+}
