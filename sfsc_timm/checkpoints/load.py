@@ -18,7 +18,7 @@ from .._private import load_model_config_from_path
 from ..data import Preprocessing
 from ..models import Slimmable
 from ..models._shipped import shipped_id
-from .declared import believe, check_section, declared_digests, declared_space
+from .declared import believe, check_section, check_sizes_made, common_sizes, declared_digests, declared_space
 from .dense import DenseWidths
 from .errors import clear_errors
 from .folders import find_folder, visible_folders
@@ -58,6 +58,11 @@ class Checkpoint:
     def widths(self) -> tuple[float, ...]:
         """The widths at which it embeds, ascending."""
         return self.model.widths
+
+    @property
+    def embed_dims(self) -> tuple[int, ...]:
+        """All sizes to which its embeddings may be cut, ascending; none where that is not known."""
+        return self.model.embed_dims
 
     def digest(self, width: float) -> str:
         """Identifies the weights that embed at a width: as declared, else of the weights as they are now."""
@@ -125,7 +130,7 @@ def load_checkpoint_model(
     space = declared_space(section) or space_id(loaded)
     # A folder of one width may hold a slimmable model of that one width, where plain timm has no narrower one.
     if not isinstance(loaded, Slimmable | DenseWidths) or (isinstance(loaded, Slimmable) and 'width' in section):
-        loaded = DenseWidths({section.get('width', 1.0): loaded})
+        loaded = DenseWidths({section.get('width', 1.0): loaded}, section.get('embed_dims', ()))
     if width is not None:
         loaded.set_width(width)
     preprocessing = _preprocessing(name, loaded, args, data_config or {})
@@ -152,7 +157,8 @@ def _load_folder(folder: Path, source: str) -> tuple[nn.Module, Mapping[str, Any
     merged = {key: value for key, value in parts[-1][1].items() if key != 'width'}
     merged['widths'] = [section['width'] for _, section in parts]
     merged['digests'] = {name: digest for _, section in parts for name, digest in section.get('digests', {}).items()}
-    return DenseWidths({section['width']: part for part, section in parts}), merged
+    sizes = common_sizes([section for _, section in parts], source)
+    return DenseWidths({section['width']: part for part, section in parts}, sizes), merged
 
 
 def read_section(config: Path) -> dict[str, Any]:
@@ -185,6 +191,7 @@ def load_configured(weights: Path, **changes: Any) -> tuple[nn.Module, Mapping[s
     state = read_weights(weights).state
     fill(model, state, str(weights))
     believe(section, state, str(weights))
+    check_sizes_made(section, model.embed_dim if isinstance(model, Slimmable) else model.num_classes, str(config))
     return model, section
 
 

@@ -9,6 +9,13 @@ what each width costs. Writes matrix.json, matrix.png and accuracy-cost.png.
   sfsc-timm eval --checkpoint hf-hub:user/name --widths 0.25 1 --data emoji --data-dir emoji --flip
   sfsc-timm eval --checkpoint old/w0.25 --gallery-checkpoint new/w1 --data folder --data-dir photos
 
+With --dims, a checkpoint trained with embed_dims is evaluated at each of these sizes, the first numbers of the same
+embeddings, and a table shows what a width is worth at each size, which is what an item takes in a gallery. matrix.json
+then is the matrix of the largest size, and holds those of all under "by_dim".
+
+  sfsc-timm eval --checkpoint last.pth.tar --data glyphs --dims         # all of its sizes
+  sfsc-timm eval --checkpoint last.pth.tar --data glyphs --dims 64 256
+
 With two checkpoints, A are the sub-models of the first and B those of the second; all pairs are shown, queries of A
 in a gallery of B being the rows A, columns B.
 
@@ -28,10 +35,12 @@ from ..evaluation import (
     CompatibilityMatrix,
     Embedder,
     KReciprocal,
+    by_size,
     evaluate,
     plot_accuracy_cost,
     plot_matrix,
     si_number,
+    size_cells,
     summary,
 )
 from ..evaluation.tables import update_gain
@@ -45,6 +54,7 @@ from ._options import (
     serve,
     suited,
     track,
+    whole_number,
 )
 from ._terminal import cell, console, matrix_table, new_table
 
@@ -81,6 +91,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group('evaluation')
     group.add_argument('--widths', type=float, nargs='+', metavar='W', help='widths of --checkpoint to evaluate (all)')
     group.add_argument(
+        '--dims', type=whole_number(1), nargs='*', metavar='N', help='embedding sizes to evaluate (none named: all)'
+    )
+    group.add_argument(
         '--gallery-checkpoint', metavar='CHECKPOINT', help='another model to embed the gallery, and queries, too'
     )
     group.add_argument(
@@ -99,12 +112,13 @@ def run(args: argparse.Namespace) -> None:
     """Runs the command."""
     terminal = console()
     sides = _load(args)
+    dims = _sizes(sides, args)
     data = read_data(args)
     if args.rerank and data.shared:
         raise ValueError(f'--rerank needs a gallery apart from the queries; those of {data.name} are one.')
     terminal.print(data.summary(), '', sep='\n')
     args.output.mkdir(parents=True, exist_ok=True)  # now, should it not be possible
-    matrix = measure(sides, data, args, distance=args.distance, rerank=args.rerank)
+    matrix = measure(sides, data, args, distance=args.distance, rerank=args.rerank, dims=dims)
     save(terminal, matrix, args.output)
     ids = zip(*((side.checkpoint.space, side.checkpoint.compatibility) for side in sides), strict=True)
     if all(len(set(declared)) > 1 for declared in ids):
@@ -120,6 +134,7 @@ def measure(
     *,
     distance: Distance = 'cosine',
     rerank: bool = False,
+    dims: Sequence[int] | None = None,
 ) -> CompatibilityMatrix:
     """The matrix of one checkpoint, or of two, with what it was measured on and by which settings.
 
@@ -129,6 +144,7 @@ def measure(
         args: Arguments of a command with those of checkpoints and of data.
         distance: 'cosine' or 'euclidean'.
         rerank: Re-rank by k-reciprocal neighbours first.
+        dims: Embedding sizes; None for all numbers.
     """
     sides = [replace(side, checkpoint=suited(side.checkpoint, data, args)) for side in sides]
     embedders = [_embedder(side, data, args) for side in sides]
@@ -141,6 +157,7 @@ def measure(
         distance=distance,
         rerank=KReciprocal() if rerank else None,
         timed=True,
+        dims=dims,
     )
     matrix.info.update(
         sources=[_source(name, sides) for name in matrix.names],
@@ -158,7 +175,11 @@ def save(terminal: Console, matrix: CompatibilityMatrix, folder: Path) -> None:
     """Prints a matrix of `measure`, and writes it with its pictures."""
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / 'matrix.json', matrix.to_dict())
+    for dim, smaller in list(by_size(matrix).items())[:-1]:
+        terminal.print(f'{dim} numbers', matrix_table(smaller), f'{summary(smaller)}\n', sep='\n')
     terminal.print(matrix_table(matrix), gain_table(matrix), cost_table(matrix), summary(matrix))
+    if by_size(matrix):
+        terminal.print('', size_grid(matrix), sep='\n')
     plot_matrix(matrix, folder / 'matrix.png', title=f'Cross-width retrieval on {matrix.info["data"]}')
     plot_accuracy_cost(matrix, folder / 'accuracy-cost.png')
     terminal.print(f'{folder}: matrix.json, matrix.png, accuracy-cost.png')
@@ -182,9 +203,22 @@ def _load(args: argparse.Namespace) -> list[Side]:
             raise ValueError(f'{source!r} has the widths {checkpoint.widths}, asked for were {chosen}.')
         sides.append(Side(checkpoint, chosen, label))
     sizes = {side.checkpoint.source: embed_dim(side.checkpoint, side.widths[0], args) for side in sides}
-    if len(set(sizes.values())) > 1:
+    if len(set(sizes.values())) > 1 and args.dims is None:
         raise ValueError(f'the checkpoints have embeddings of different sizes and cannot be compared: {sizes}.')
     return sides
+
+
+def _sizes(sides: Sequence[Side], args: argparse.Namespace) -> list[int] | None:
+    """The embedding sizes to evaluate, ascending; None where all numbers are."""
+    if args.dims is None:
+        return None
+    known = [side.checkpoint.embed_dims for side in sides]
+    common = sorted(set.intersection(*map(set, known)))
+    if not common or not set(args.dims) <= set(common):
+        raise ValueError(
+            f'--dims must be among {tuple(common)}, the sizes that were trained (embed_dims), got {tuple(args.dims)}'
+        )
+    return sorted(set(args.dims)) or common
 
 
 def _embedder(side: Side, data: RetrievalData, args: argparse.Namespace) -> Embedder:
@@ -199,6 +233,17 @@ def _embedder(side: Side, data: RetrievalData, args: argparse.Namespace) -> Embe
 def _source(name: str, sides: Sequence[Side]) -> str:
     """Where a sub-model of that name came from."""
     return next(side.checkpoint.source for side in sides if name.startswith(side.label))
+
+
+def size_grid(matrix: CompatibilityMatrix) -> Table:
+    """What each width is worth at each embedding size."""
+    heads, rows = size_cells(matrix)
+    made = new_table(
+        f'mAP by embedding size (bytes of a gallery item): in a gallery of its own / of {matrix.names[-1]}', *heads
+    )
+    for row in rows:
+        made.add_row(*row)
+    return made
 
 
 def gain_table(matrix: CompatibilityMatrix) -> Table:

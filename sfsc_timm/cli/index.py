@@ -5,7 +5,8 @@
 
 Run it again after an interruption, or when images were added, and only the missing ones are embedded; items whose file
 changed are embedded again, and those whose file is gone are counted. Several processes may do so at once. A gallery
-belongs to one metric space, one width and one way of preparing images; anything else is refused.
+belongs to one metric space, one width, one embedding size and one way of preparing images; anything else is refused.
+With --dim, a checkpoint of several embedding sizes (embed_dims) makes a gallery of a smaller one.
 
 """
 
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from .._device import find_device
 from ..data import Sample
 from ..evaluation import embed
+from ..models._sizes import check_size
 from ..retrieval import Existing, Gallery, GalleryInfo, Preparation, find_changes, state_since, times_of
 from ._options import (
     CHECKPOINT,
@@ -59,6 +61,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--width', type=float, metavar='W', help="width that embeds the images (the checkpoint's widest)"
     )
     group.add_argument(
+        '--dim', type=whole_number(1), metavar='N',
+        help="embedding size, the first N numbers, one of those that were trained (the checkpoint's largest)",
+    )  # fmt: skip
+    group.add_argument(
         '--dtype', choices=('float32', 'float16'), default='float32', help='type of the stored numbers (%(default)s)'
     )
     group.add_argument(
@@ -89,7 +95,7 @@ def run(args: argparse.Namespace) -> None:
     width = checkpoint.widths[-1] if args.width is None else args.width
     if width not in checkpoint.widths:
         raise ValueError(f'--width must be one of {checkpoint.widths}, got {width:g}')
-    size = embed_dim(checkpoint, width, args)
+    size = embed_dim(checkpoint, width, args) if args.dim is None else check_size(checkpoint.embed_dims, args.dim)
     info = GalleryInfo(
         checkpoint.source, width, size, checkpoint.compatibility, args.dtype, checkpoint.space, checkpoint.digest(width)
     )
@@ -132,7 +138,7 @@ def _add(
         return 0
     times = times_of(paths)
     loader = serve(checkpoint, [Sample(Path(path), 0) for path in paths], args)
-    for indices, embeddings in _shards(checkpoint, gallery.info.width, loader, args):
+    for indices, embeddings in _shards(checkpoint, gallery.info, loader, args):
         chosen = [paths[i] for i in indices]
         gallery.append(chosen, embeddings, [state_since(path, times.get(path)) for path in chosen], existing)
     if loader.skipped and existing == 'replace':
@@ -156,9 +162,10 @@ def _find(checkpoint: Checkpoint, args: argparse.Namespace) -> tuple[Checkpoint,
 
 
 def _shards(
-    checkpoint: Checkpoint, width: float, loader: Batches, args: argparse.Namespace
+    checkpoint: Checkpoint, info: GalleryInfo, loader: Batches, args: argparse.Namespace
 ) -> Iterator[tuple[list[int], torch.Tensor]]:
     """Yields places in the list of samples and their embeddings (N, D), some batches at a time."""
+    width, size = info.width, info.embed_dim
     count = max(1, -(-args.shard_size // args.batch_size))
     stream = track(loader, len(loader), 'embedding')
     for first in stream:
@@ -170,4 +177,4 @@ def _shards(
                 yield batch.images
 
         embeddings = embed(checkpoint.model, images(), [width], device=find_device(args.device), flip=args.flip)[width]
-        yield indices, embeddings
+        yield indices, embeddings[:, :size]

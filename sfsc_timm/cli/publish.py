@@ -139,7 +139,9 @@ def _measure(terminal: Console, source: Source, args: argparse.Namespace) -> Non
     data = read_data(args)
     terminal.print(data.summary(), '', sep='\n')
     source.model.to(find_device(args.device))
-    matrix = evaluate.measure([evaluate.Side(source.checkpoint, source.checkpoint.widths)], data, args)
+    sizes = source.checkpoint.embed_dims
+    side = evaluate.Side(source.checkpoint, source.checkpoint.widths)
+    matrix = evaluate.measure([side], data, args, dims=sizes if len(sizes) > 1 else None)
     source.model.cpu()  # where files are made, and costs measured
     evaluate.save(terminal, matrix, source.folder)
 

@@ -5,7 +5,8 @@
   sfsc-timm search gallery queries/ --checkpoint w0.25 --json > matches.json
 
 The gallery remembers the metric space it was embedded in, and how its images were prepared. Queries are prepared in the
-same way; options that ask for another one, and checkpoints of another space, are refused unless --force.
+same way; options that ask for another one, and checkpoints of another space, are refused unless --force. Queries of a
+checkpoint of several embedding sizes are cut to the size of the gallery (`sfsc-timm index --dim`).
 
 """
 
@@ -22,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 from .._device import find_device
 from ..data import Sample
 from ..evaluation import Match, embed, plot_contact_sheet
-from ..retrieval import Gallery, IncompatibleGalleryError, Preparation, indexed
+from ..retrieval import Gallery, IncompatibleGalleryError, Preparation, indexed, query_size
 from ..retrieval import search as search_exactly
 from ._options import (
     CHECKPOINT,
@@ -80,10 +81,10 @@ def run(args: argparse.Namespace) -> None:
     if width not in checkpoint.widths:
         raise ValueError(f'--width must be one of {checkpoint.widths}, got {width:g}')
     checkpoint, flip = _prepared(checkpoint, gallery, args)
-    size = embed_dim(checkpoint, width, args)
+    size = query_size(gallery.info.embed_dim, checkpoint.embed_dims, embed_dim(checkpoint, width, args))
     gallery.check(checkpoint.compatibility, size, space_id=checkpoint.space, force=args.force)
     embeddings, files = _embed(checkpoint, width, files, flip, args)
-    found = _search(embeddings, gallery, args)
+    found = _search(embeddings[:, :size], gallery, args)
     if args.contact_sheet is not None:
         _draw(files, found, args.contact_sheet, f'queries at width {width:g}, gallery at width {gallery.info.width:g}')
     if args.json:

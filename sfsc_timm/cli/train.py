@@ -34,7 +34,7 @@ import torch.distributed as dist
 
 from .._device import use_threads
 from .._settings import range_of
-from ..evaluation import summary
+from ..evaluation import by_size, size_table, summary
 from ..recipes import list_recipes
 from ..training import (
     Loop,
@@ -197,6 +197,8 @@ class _Terminal(Report):
         if is_last:
             self.close()
             self._terminal.print('', matrix_table(matrix), summary(matrix))
+            if by_size(matrix):
+                self._terminal.print('', size_table(matrix), sep='\n', soft_wrap=True)
 
     def close(self) -> None:
         if self._bar is not None:

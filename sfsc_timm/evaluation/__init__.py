@@ -11,7 +11,8 @@ from .metrics import QueryStatistics, RetrievalMetrics, query_statistics, retrie
 from .plots import plot_accuracy_cost, plot_matrix, plot_training
 from .rerank import KReciprocal
 from .scores import Distance
-from .tables import markdown_table, si_number, summary, update_gain_table
+from .sizes import by_size, size_cells
+from .tables import markdown_table, si_number, size_table, summary, update_gain_table
 
 __all__ = [
     'CompatibilityMatrix',
@@ -24,6 +25,7 @@ __all__ = [
     'QueryStatistics',
     'RetrievalMetrics',
     'SlimmableModel',
+    'by_size',
     'bytes_per_item',
     'compatibility_matrix',
     'embed',
@@ -39,6 +41,8 @@ __all__ = [
     'query_statistics',
     'retrieval_metrics',
     'si_number',
+    'size_cells',
+    'size_table',
     'summary',
     'update_gain_table',
 ]

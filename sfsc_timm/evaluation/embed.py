@@ -25,8 +25,8 @@ class SlimmableModel(Protocol):
     def embed(self, x: Tensor) -> Tensor:
         """Images `(B, C, H, W)` to embeddings `(B, D)` at the active width."""
 
-    def extract(self, width: float) -> nn.Module:
-        """The dense model of one width, by which costs are measured."""
+    def extract(self, width: float, *, dim: int | None = None) -> nn.Module:
+        """The dense model of one width, by which costs are measured; `dim` is given where sizes are compared."""
 
     def train(self, mode: bool = True) -> Any:
         """Switch between training and evaluation mode."""

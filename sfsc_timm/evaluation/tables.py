@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from .matrix import CompatibilityMatrix
+from .sizes import size_cells
 
 
 def markdown_table(matrix: CompatibilityMatrix, k: int = 1) -> str:
@@ -58,6 +59,16 @@ def update_gain_table(matrix: CompatibilityMatrix) -> str:
         for i in range(len(labels) - 1)
     ]
     return _align([['query \\ gallery', *labels[1:]], *rows])
+
+
+def size_table(matrix: CompatibilityMatrix) -> str:
+    """Format what each width (row) is worth at each embedding size (column) as a Markdown table, see `size_cells`.
+
+    Args:
+        matrix: What to show; of several sizes.
+    """
+    heads, rows = size_cells(matrix)
+    return _align([heads, *rows])
 
 
 def update_gain(matrix: CompatibilityMatrix, row: int | None = None, column: int | None = None) -> str:

@@ -72,6 +72,7 @@ class CardContent:
         arguments: Settings of the training run.
         matrix: Accuracy, if measured.
         of_this_model: Whether that was measured on this checkpoint.
+        embed_dims: All sizes to which an embedding may be cut, ascending.
     """
 
     repo: str
@@ -84,6 +85,7 @@ class CardContent:
     arguments: Mapping[str, Any]
     matrix: CompatibilityMatrix | None
     of_this_model: bool
+    embed_dims: tuple[int, ...] = ()
 
     @property
     def data(self) -> str | None:

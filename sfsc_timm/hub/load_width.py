@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from ..checkpoints.dense import DenseWidths
 from ..checkpoints.errors import clear_errors
 from ..checkpoints.load import download, load_checkpoint_model, load_configured, read_section
 from ..checkpoints.save import width_name
@@ -15,7 +16,7 @@ from ..checkpoints.save import width_name
 __all__ = ['load_width']
 
 
-def load_width(source: str | os.PathLike[str], width: float, **kwargs: Any) -> nn.Module:
+def load_width(source: str | os.PathLike[str], width: float, *, dim: int | None = None, **kwargs: Any) -> nn.Module:
     """Loads one width of a published model: a dense model, and nothing of the others is downloaded.
 
     Its output is the embedding, which belongs to the metric space of all widths. Preprocessing is that of
@@ -25,15 +26,16 @@ def load_width(source: str | os.PathLike[str], width: float, **kwargs: Any) -> n
         source: 'user/name' or 'hf-hub:user/name'; or 'local-dir:FOLDER' or a path, for a folder with the whole model
             or with a folder for each width.
         width: Which width.
+        dim: Embedding size, one of those that the model declares: its output is the first `dim` numbers alone.
         **kwargs: Further arguments of `timm.create_model`, for the Hub.
 
     Returns:
         The model, in evaluation mode.
 
     Raises:
-        ValueError: No such repository or width; files that are damaged or do not fit; a branch of another metric space
-            than `main`, as an interrupted publish leaves it; `num_classes`, which would replace the layer that makes
-            the embedding.
+        ValueError: No such repository, width or size; files that are damaged or do not fit; a branch of another metric
+            space than `main`, as an interrupted publish leaves it; `num_classes`, which would replace the layer that
+            makes the embedding.
         ConnectionError: No network, and not in the cache.
         PermissionError: The repository is private, and the token (if any) does not open it.
     """
@@ -46,12 +48,13 @@ def load_width(source: str | os.PathLike[str], width: float, **kwargs: Any) -> n
     name = os.fspath(source)
     if not isinstance(source, str) or name.startswith('local-dir:'):
         model = load_checkpoint_model(name, width).model
-        return model.extract(model.width).eval()
+        return model.extract(model.width, dim=dim).eval()
     repo = name.removeprefix('hf-hub:').removeprefix('hf_hub:')
     if '@' in repo:
         raise ValueError(f'source must not name a revision, got {name!r}: the width chooses it; leave @... out.')
     folder = _download_checked(repo, width)
-    return load_configured(folder / 'model.safetensors', **kwargs)[0].eval()
+    dense, section = load_configured(folder / 'model.safetensors', **kwargs)
+    return DenseWidths({width: dense.eval()}, section.get('embed_dims', ())).extract(width, dim=dim)
 
 
 def _download_checked(repo: str, width: float) -> Path:

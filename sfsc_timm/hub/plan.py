@@ -142,7 +142,7 @@ def prepare(
     save_model(model, folder / MAIN, **options)
     card = CardContent(
         repo, model.pretrained_cfg['architecture'], identity, model.embed_dim, preprocessing, tuple(parts),
-        about, read.arguments, read.matrix, read.of_this_model,
+        about, read.arguments, read.matrix, read.of_this_model, model.embed_dims,
     )  # fmt: skip
     _write_texts(folder, card)
     branches = [_branch(folder, width_name(part.width), part.width, part.plain) for part in parts]

@@ -60,6 +60,11 @@ def ship(
     about = about or About()
     read = read_source(source, matrix, about.note, **loading)
     folder = weights_folder() if folder is None else Path(folder)
+    if len(read.model.embed_dims) > 1:
+        raise ValueError(
+            f'a shipped checkpoint must have one embedding size, got embed_dims={read.model.embed_dims}: it is made '
+            'again by the default arguments of its architecture; publish this one'
+        )
     architecture = read.model.pretrained_cfg['architecture']
     name = f'{architecture}.{tag}'
     state = {key: _half(key, tensor) for key, tensor in read.model.state_dict().items() if not key.startswith('fc.')}

@@ -7,6 +7,7 @@ from .indexed import indexed
 from .preparation import Preparation
 from .search import search
 from .shards import FileState, file_state
+from .sizes import query_size
 
 __all__ = [
     'Changes',
@@ -20,6 +21,7 @@ __all__ = [
     'file_state',
     'find_changes',
     'indexed',
+    'query_size',
     'search',
     'state_since',
     'times_of',

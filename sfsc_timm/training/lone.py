@@ -42,13 +42,18 @@ class LoneNetworks:
         finally:
             self._width = before
 
+    @property
+    def embed_dims(self) -> tuple[int, ...]:
+        """All sizes to which their embeddings may be cut, ascending."""
+        return self._networks[self._width].embed_dims
+
     def embed(self, x: Tensor) -> Tensor:
         """Images (B, C, H, W) to embeddings (B, D) by the network of the active width."""
         return self._networks[self._width].embed(x)
 
-    def extract(self, width: float) -> nn.Module:
-        """The network of a width as a dense model."""
-        return self._networks[width].extract(1.0)
+    def extract(self, width: float, *, dim: int | None = None) -> nn.Module:
+        """The network of a width as a dense model, of the first `dim` numbers of the embedding or all."""
+        return self._networks[width].extract(1.0, dim=dim)
 
     def train(self, mode: bool = True) -> LoneNetworks:
         """Switches all of them between training and evaluation mode."""

@@ -63,10 +63,11 @@ class Shared:
     extends: bool = False
 
     def evaluate(self, model: Any, *, count_costs: bool = False) -> CompatibilityMatrix:
-        """Every query width against every gallery width of a model, with what they cost if that is asked for."""
+        """Every query width against every gallery width of a model; with costs, also at each of its sizes."""
         size = self.input.input_size if count_costs else None
         embedder = Embedder(model, self.query, self.gallery, input_size=size)
-        return evaluate(embedder, None, self.data, device=self.device)
+        dims = model.embed_dims if count_costs and len(model.embed_dims) > 1 else None
+        return evaluate(embedder, None, self.data, device=self.device, dims=dims)
 
 
 class Network:
