@@ -6,8 +6,8 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from .gallery import Gallery
 from .shards import FileState, digest_of, file_state
+from .store import Store
 
 __all__ = ['Changes', 'find_changes', 'state_since', 'times_of']
 
@@ -28,7 +28,7 @@ class Changes:
     unknown: tuple[str, ...]
 
 
-def find_changes(gallery: Gallery, verify: bool = False) -> Changes:
+def find_changes(gallery: Store, verify: bool = False) -> Changes:
     """Compares every item's file with what was noted of it.
 
     Args:
@@ -39,7 +39,7 @@ def find_changes(gallery: Gallery, verify: bool = False) -> Changes:
         OSError: A file is there but cannot be looked at.
     """
     changed, gone, unknown = [], [], []
-    for path, state in zip(gallery.paths, gallery.states, strict=True):
+    for path, state in gallery.files():
         found = _look(path)
         if found is None:
             gone.append(path)

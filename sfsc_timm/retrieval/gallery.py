@@ -4,28 +4,31 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..evaluation.scores import check_embeddings
+from .._files import write_json
+from ..evaluation.scores import Distance
+from .blockwise import Ranking
 from .info import DTYPES, GalleryInfo, IncompatibleGalleryError
 from .lock import exclusive
 from .manifest import MANIFEST, Entry, read_manifest, shard_name, write_manifest
+from .search import search
 from .shards import FileState, Shard, read_shard, read_tensor, write_shard
+from .store import Existing, Labels, Records, Store
 
 __all__ = ['Existing', 'Gallery', 'GalleryInfo', 'IncompatibleGalleryError']
 
-Existing = Literal['refuse', 'skip', 'replace']
 # Shards, and what a process that was killed while it wrote leaves behind.
 _OURS = re.compile(r'\d{5,}\.safetensors|\.(\d{5,}\.safetensors|manifest\.json)\.\d+\.tmp')
 
 
-class Gallery:
+class Gallery(Store):
     """Folder of `manifest.json` and shards `00000.safetensors`, ... that hold embeddings and the paths they belong to.
 
     A change writes its shards under temporary names, renames them, and only then enters them in the manifest, which is
@@ -70,12 +73,18 @@ class Gallery:
                 if not (folder / MANIFEST).is_file():  # another process may have made it meanwhile
                     write_manifest(folder, info, [])
         gallery = cls(folder)
-        if not gallery.info.embeds_like(info):
-            raise IncompatibleGalleryError(
-                f'{str(folder)!r} already holds a gallery embedded by {gallery.info}, not by {info}; '
-                'choose another folder.'
-            )
+        gallery.checked_like(info)
         return gallery
+
+    @property
+    def location(self) -> str:
+        """The folder."""
+        return str(self.folder)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """None: it keeps no labels."""
+        return ()
 
     def __len__(self) -> int:
         return sum(shard.count for shard in self._shards)
@@ -105,6 +114,44 @@ class Gallery:
             begin += shard.count
         return result
 
+    def files(self) -> Iterator[tuple[str, FileState | None]]:
+        """Path and state of every item, in order."""
+        return zip(self.paths, self.states, strict=True)
+
+    def records(self) -> Iterator[Records]:
+        """All that the gallery holds, a shard at a time."""
+        for shard in self._shards:
+            tensor = read_tensor(self.folder, shard.file, shard.count, self.info)
+            yield Records(shard.paths, tensor, shard.states, (self.info.width,) * shard.count)
+
+    def blocks(self, where: str | None = None) -> Iterator[tuple[Sequence[str], Tensor]]:
+        """Paths and embeddings, a shard at a time; it has no columns by which to choose."""
+        if where is not None:
+            raise ValueError(
+                f'--where needs a gallery with columns, got {self.location!r}, which has none; make a Lance gallery '
+                'of it by `sfsc-timm gallery convert`, or index the images again by --store lance'
+            )
+        return ((part.paths, part.embeddings) for part in self.records())
+
+    def search(
+        self, query: Tensor, k: int, *, distance: Distance = 'cosine', where: str | None = None
+    ) -> list[Ranking]:
+        """Paths and scores of the nearest items of each query; see `Store.search`."""
+        if where is not None:
+            self.blocks(where)
+        scores, items = search(query, self.embeddings(), min(k, len(self)), distance=distance)
+        rows = zip(items.tolist(), scores.tolist(), strict=True)
+        return [[(self.paths[i], score) for i, score in zip(*row, strict=True)] for row in rows]
+
+    def note(self, name: str) -> bytes | None:
+        """What the file of that name in the folder holds."""
+        path = self.folder / name
+        return path.read_bytes() if path.is_file() else None
+
+    def set_note(self, name: str, values: Mapping[str, Any]) -> None:
+        """Writes the file of that name in the folder."""
+        write_json(self.folder / name, values)
+
     def missing(self, paths: Iterable[str]) -> list[str]:
         """Those of `paths` that are not in the gallery yet, in their order: what is left to embed after a break."""
         return [path for path in paths if path not in self._present]
@@ -115,31 +162,10 @@ class Gallery:
         embeddings: Tensor,
         states: Sequence[FileState | None] | None = None,
         existing: Existing = 'refuse',
+        labels: Labels | None = None,  # noqa: ARG002  a store with columns keeps them
     ) -> None:
-        """Add items, all or none of them.
-
-        Args:
-            paths: Path of each item.
-            embeddings: Embeddings at the gallery's width, shape `(N, D)`.
-            states: What the items' files were like before they were read; None does not note it.
-            existing: What to do with items that are in the gallery already: 'refuse' all, 'skip' those, or 'replace'
-                them, in the same step.
-
-        Raises:
-            ValueError: Shapes that do not fit, NaN, a path twice, or numbers beyond the stored type.
-            TimeoutError: Another process does not stop writing.
-        """
-        if existing not in get_args(Existing):
-            raise ValueError(f'existing must be one of {get_args(Existing)}, got {existing!r}.')
-        check_embeddings(embeddings, 'gallery', len(paths))
-        if embeddings.shape[1] != self.info.embed_dim:
-            raise ValueError(f'embeddings have {embeddings.shape[1]} numbers, the gallery holds {self.info.embed_dim}.')
-        notes = [None] * len(paths) if states is None else list(states)
-        if len(notes) != len(paths):
-            raise ValueError(f'states must be one of each path, got {len(notes)} for {len(paths)}.')
-        stored = embeddings.detach().cpu().to(DTYPES[self.info.dtype]).contiguous()
-        if not stored.isfinite().all():
-            raise ValueError(f'embeddings are too large for {self.info.dtype}; normalise them or store float32.')
+        """Add items, all or none of them; see `Store.append`."""
+        stored, notes = self._stored(paths, embeddings, states, existing)
         with exclusive(self.folder):
             self._refresh()
             chosen = [i for i, path in enumerate(paths) if existing == 'replace' or path not in self._present]
@@ -157,42 +183,10 @@ class Gallery:
             self._commit((*kept, new))
 
     def remove(self, paths: Collection[str]) -> None:
-        """Drop items, all or none of them; those that are not in the gallery are passed over.
-
-        Raises:
-            TimeoutError: Another process does not stop writing.
-        """
+        """Drop items, all or none of them; those that are not in the gallery are passed over."""
         with exclusive(self.folder):
             self._refresh()
             self._commit(self._without(set(paths)))
-
-    def check(
-        self, compatibility_id: str, embed_dim: int | None = None, *, space_id: str = '', force: bool = False
-    ) -> None:
-        """Refuse queries from another metric space; see `GalleryInfo.shares_space`.
-
-        Args:
-            compatibility_id: The queries' checkpoint, all its weights.
-            embed_dim: Numbers per query embedding; None does not check it.
-            space_id: The metric space of the queries.
-            force: Accept another metric space all the same (another number of dimensions cannot be forced).
-
-        Raises:
-            IncompatibleGalleryError: With the reason.
-        """
-        if embed_dim not in (None, self.info.embed_dim):
-            raise IncompatibleGalleryError(
-                f'query embeddings have {embed_dim} numbers, those of gallery {str(self.folder)!r} '
-                f'{self.info.embed_dim}: they are not of one metric space.'
-            )
-        if not self.info.shares_space(compatibility_id, space_id) and not force:
-            raise IncompatibleGalleryError(
-                f'gallery {str(self.folder)!r} was embedded by {self.info.model} at width {self.info.width:g} '
-                f'({_ids(self.info.compatibility_id, self.info.space_id)}), the queries come from '
-                f'{_ids(compatibility_id, space_id)}. Distances between different metric spaces mean nothing. Embed '
-                'the queries by a width of the same checkpoint, index the gallery again, or force it if you know '
-                'better.'
-            )
 
     @cached_property
     def _present(self) -> frozenset[str]:
@@ -247,7 +241,3 @@ class Gallery:
         for path in self.folder.iterdir():
             if _OURS.fullmatch(path.name) and path.name not in listed:
                 path.unlink(missing_ok=True)
-
-
-def _ids(compatibility_id: str, space_id: str) -> str:
-    return f'compatibility id {compatibility_id}' + (f', space id {space_id}' if space_id else '')

@@ -9,10 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from .._files import write_json
 from ..data import DECODING, Preprocessing
-from .gallery import Gallery
 from .info import IncompatibleGalleryError
+from .store import Store
 
 __all__ = ['NOTE', 'Preparation']
 
@@ -62,10 +61,22 @@ class Preparation:
             ValueError: The note is damaged.
         """
         path = folder / NOTE
-        if not path.is_file():
-            return None
+        return cls._read(str(path), path.read_bytes()) if path.is_file() else None
+
+    @classmethod
+    def of(cls, gallery: Store) -> Preparation | None:
+        """That of a gallery, wherever it is kept; None where it is not noted.
+
+        Raises:
+            ValueError: The note is damaged.
+        """
+        content = gallery.note(NOTE)
+        return None if content is None else cls._read(f'{gallery.location}/{NOTE}', content)
+
+    @classmethod
+    def _read(cls, name: str, content: bytes) -> Preparation:
         try:
-            values = json.loads(path.read_text(encoding='utf-8'))
+            values = json.loads(content.decode())
             if not isinstance(values, dict):
                 raise ValueError(f'it must be an object, got a {type(values).__name__}')
             written = values.pop('sha256', None)  # which notes of before do not have
@@ -74,33 +85,35 @@ class Preparation:
             return cls.from_dict(values)
         except (ValueError, RecursionError) as error:
             raise ValueError(
-                f'{str(path)!r} does not say how the images of the gallery were prepared: {error}; restore the file, '
+                f'{name!r} does not say how the images of the gallery were prepared: {error}; restore the file, '
                 'or index the images again into another folder'
             ) from error
 
-    def claim(self, gallery: Gallery) -> None:
+    def claim(self, gallery: Store) -> None:
         """Notes it for a gallery, or checks that it is what is noted there.
 
         Raises:
             IncompatibleGalleryError: The gallery's images were prepared in another way, or in one that is not noted.
             ValueError: The note is damaged.
         """
-        folder = str(gallery.folder)
-        known = self.read(gallery.folder)
+        folder = gallery.location
+        known = self.of(gallery)
         if known is None:
             if len(gallery):
                 raise IncompatibleGalleryError(
                     f'{folder!r} holds images, but no {NOTE} that says how they were prepared; restore it, or choose '
                     'another folder.'
                 )
-            write_json(gallery.folder / NOTE, {**self.to_dict(), 'sha256': _digest(self.to_dict())})
+            gallery.set_note(NOTE, {**self.to_dict(), 'sha256': _digest(self.to_dict())})
         elif known != self:
             raise IncompatibleGalleryError(
                 f'{folder!r} holds images prepared with {_differences(known, self, "now")}; use the same options, or '
                 'another folder.'
             )
 
-    def for_queries(self, folder: Path, changes: Mapping[str, Any], *, flip: bool, force: bool = False) -> Preparation:
+    def for_queries(
+        self, folder: Path | str, changes: Mapping[str, Any], *, flip: bool, force: bool = False
+    ) -> Preparation:
         """How to prepare queries for the gallery in a folder, of which this is the preparation: in the same way.
 
         Args:
