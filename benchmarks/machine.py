@@ -32,9 +32,16 @@ def describe_machine() -> dict[str, Any]:
     }
 
 
+def command() -> str:
+    """What started this process: a script of this repository by its module, wherever the checkout lies."""
+    script, root = Path(sys.argv[0]).resolve(), Path(__file__).resolve().parents[1]
+    inside = script.is_relative_to(root)
+    name = '-m ' + '.'.join(script.relative_to(root).with_suffix('').parts) if inside else sys.argv[0]
+    return ' '.join(['python', name, *sys.argv[1:]])
+
+
 def save_json(path: str | Path, results: dict[str, Any]) -> None:
     """Writes results with the command and the machine, whole or not at all."""
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    command = 'python ' + ' '.join(sys.argv)
-    write_json(target, {'command': command, 'machine': describe_machine(), **results})
+    write_json(target, {'command': command(), 'machine': describe_machine(), **results})

@@ -1,4 +1,4 @@
-"""Which settings benchmarks/paper/tune.py chooses, and which finished runs table.py beside it takes as they are."""
+"""Which settings benchmarks/paper/tune.py chooses, which runs table.py beside it takes, what sizes.py counts."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
-from benchmarks.paper import runs, tune
+from benchmarks.paper import runs, sizes, tune
 from benchmarks.paper import table as paper_table
+from sfsc_timm.training import TrainConfig
+from sfsc_timm.training.build import probe, resolve_input
 
 
 def finished(**changes: Any) -> dict[str, Any]:
@@ -78,3 +80,36 @@ def trial(name: str, score: float, compatible: int | None = None, widths: int = 
 )
 def test_of_trials_alike_a_compatible_one_is_chosen(rows: list[dict[str, Any]], best: str) -> None:
     assert tune.choose(rows)['trial'] == best
+
+
+def test_what_nested_sizes_lose() -> None:
+    """By hand: two seeds, of which one has no model of one size beside it."""
+
+    def matrix(own: float, across: float) -> dict[str, Any]:
+        return {'widths': [0.5, 1.0], 'mAP': [[own, across], [across, own]], 'mINP': [[0.0, 0.0], [0.0, 0.0]]}
+
+    def nested(whole: float) -> dict[str, Any]:
+        small = {str(dim): matrix(whole - lost, whole - 2 * lost) for dim, lost in ((32, 3.0), (64, 0.5), (128, 0.25))}
+        return {'matrix': {**matrix(whole, whole), 'by_dim': {**small, '256': matrix(whole, whole)}}}
+
+    alone = {'matrix': matrix(50.0, 50.0), 'cut': nested(50.0)['matrix']['by_dim']}
+    found = {name: (goal, lost) for name, goal, lost in sizes.losses({'nested': {0: nested(49.0), 1: nested(40.0)},
+                                                                      'alone': {0: alone}})}  # fmt: skip
+    assert found['64 numbers of 256'][1].tolist() == [[0.5, 1.0]] * 2
+    assert found['32 numbers of 256'][0] == 3.0
+    assert found['256 numbers of those trained alone'][1].tolist() == [[1.0, 1.0]]
+    table = sizes.markdown({'nested': {0: nested(49.0), 1: nested(40.0)}, 'alone': {0: alone}}, 'toy')
+    assert '| 1 | 64 numbers of 256 | 0.50 ± 0.00 | 1.00 ± 0.00 | 2 | yes |' in table
+    assert '| 3 | 32 numbers of 256 | 3.00 ± 0.00 | 6.00 ± 0.00 | 2 | no |' in table
+    assert '| 0.5 | 256 numbers of those trained alone | 1.00 | 1.00 | 1 | no |' in table
+    assert '| 32 | 128 | 47.00 | 47.00 | 47.00 | 44.00 |' in table
+
+
+@pytest.mark.parametrize('data', ['emoji', 'glyphs'])
+@pytest.mark.parametrize('kind', ['nested', 'alone'])
+def test_settings_of_the_sizes(kind: str, data: str) -> None:
+    own = sizes.settings_of(kind, data)
+    config = TrainConfig(**{**runs.read_config(runs.CONFIGS / f'{data}.yaml'), 'recipe': 'sfsc', **own})
+    model = probe(config, resolve_input(config))
+    assert model.embed_dim == 256
+    assert len(model.embed_dims) == (4 if kind == 'nested' else 1)
