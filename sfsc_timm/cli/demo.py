@@ -68,16 +68,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Runs the command."""
     from ..data import load_image
-    from ..demo import cache_folder, find_runtime, write_space
+    from ..demo import write_space
     from ..demo.server import DemoServer, Routes
     from ..export.onnx import require_onnx
 
     terminal = console()
     require_onnx()
-    cache = args.cache or cache_folder()
-    runtime = find_runtime(cache, args.ort_dir)
     with scratch_folder('demo') as scratch:
-        site = _site(args, terminal, cache, runtime, scratch)
+        site = _site(args, terminal, scratch)
         if args.space is not None:
             size = write_space(site, args.space)
             terminal.print(f'{args.space}: {size / 1e6:.1f} MB, {len(site.images)} pictures', soft_wrap=True)
@@ -87,12 +85,13 @@ def run(args: argparse.Namespace) -> None:
             server.serve_forever()
 
 
-def _site(args: argparse.Namespace, terminal: Any, cache: Path, runtime: Path, scratch: Path) -> Site:
+def _site(args: argparse.Namespace, terminal: Any, scratch: Path) -> Site:
     from ..checkpoints import load_checkpoint_model
     from ..data._files import require_images
-    from ..demo import make_examples, make_site, prepared_as, read_matrix
+    from ..demo import cache_folder, find_runtime, make_examples, make_site, prepared_as, read_matrix
     from ..retrieval import Gallery
 
+    cache = args.cache or cache_folder()
     checkpoint = load_checkpoint_model(args.checkpoint)
     browser = checkpoint.widths[0] if args.width is None else args.width
     server = checkpoint.widths[-1:] if args.server_widths is None else tuple(dict.fromkeys(args.server_widths))
@@ -104,6 +103,7 @@ def _site(args: argparse.Namespace, terminal: Any, cache: Path, runtime: Path, s
         gallery = Gallery(args.gallery)
         examples = None
     checkpoint, flip = prepared_as(gallery, checkpoint)
+    runtime = find_runtime(cache, args.ort_dir)  # once all else is known to fit
     if args.examples is not None:
         examples = require_images(args.examples, '  DIR/*.jpg, .png, ...')[:8]
     if examples is None or args.examples is not None:

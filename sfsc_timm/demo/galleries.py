@@ -7,6 +7,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from .._files import write_json
@@ -27,7 +28,9 @@ def prepared_as(gallery: Gallery, checkpoint: Checkpoint) -> tuple[Checkpoint, b
     """
     if not len(gallery):
         raise ValueError(f'GALLERY must hold images, {str(gallery.folder)!r} is empty; embed some by `sfsc-timm index`')
-    gallery.check(checkpoint.compatibility, space_id=checkpoint.space)
+    blank = torch.zeros(1, *checkpoint.preprocessing.input_size)
+    size = next(iter(embed(checkpoint.model, [blank], checkpoint.widths[-1:]).values())).shape[1]
+    gallery.check(checkpoint.compatibility, size, space_id=checkpoint.space)
     known = Preparation.read(gallery.folder)
     if known is None:
         return checkpoint, False

@@ -14,8 +14,8 @@ export class Embedder {
       else resolve(result);
     };
     this.worker.onerror = () => {
-      const error = new Sentence('The part of the page that embeds did not start in this browser; update it, or try another one.');
-      for (const { reject } of this.waiting.values()) reject(error);
+      this.failed = new Sentence('This browser did not start the part that embeds; update it, or try another one.');
+      for (const { reject } of this.waiting.values()) reject(this.failed);
       this.waiting.clear();
     };
   }
@@ -31,6 +31,7 @@ export class Embedder {
   }
 
   ask(task, value) {
+    if (this.failed) return Promise.reject(this.failed);
     return new Promise((resolve, reject) => {
       const id = this.next++;
       this.waiting.set(id, { resolve, reject });

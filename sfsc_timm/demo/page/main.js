@@ -19,13 +19,14 @@ async function start() {
     describe();
     setUpWidths();
     setUpExamples();
-    part('status').textContent = `Loading ONNX Runtime and the model of width ${config.browser.width}, ${bytes(config.browser.bytes)}.`;
+    const model = `the model of width ${config.browser.width}, ${bytes(config.browser.bytes)}`;
+    part('status').textContent = `Loading ONNX Runtime and ${model}.`;
     const begin = performance.now();
     const { threads } = await embedder.load(config);
     const spent = ((performance.now() - begin) / 1000).toFixed(1);
     part('status').textContent =
-      `Ready: the model of width ${config.browser.width}, ${bytes(config.browser.bytes)}, runs in this browser ` +
-      `on ${threads} ${threads === 1 ? 'thread' : 'threads'}; loading took ${spent} s.`;
+      `Ready: ${model}, runs in this browser on ${threads} ` +
+      `${threads === 1 ? 'thread' : 'threads'}; loading took ${spent} s.`;
     part('file').disabled = part('camera').disabled = false;
     document.body.dataset.ready = 'true';
   } catch (error) {
@@ -39,7 +40,8 @@ function describe() {
   const { items, width, embed_dim: size } = config.gallery;
   part('about').textContent =
     `Your browser embeds a picture at width ${config.browser.width} of ${config.model}; the server searches ` +
-    `${items.toLocaleString('en')} pictures that width ${width} embedded. Only the embedding travels, ${bytes(4 * size)}.`;
+    `${items.toLocaleString('en')} pictures that width ${width} embedded. Only the embedding travels, ` +
+    `${bytes(4 * size)}.`;
   part('facts').textContent =
     `Gallery: ${items.toLocaleString('en')} pictures at width ${width}, ${size} numbers each. Checkpoint ` +
     `${config.compatibility}. ONNX Runtime Web ${config.runtime}, served from here. Scores are cosine similarities.`;
@@ -53,14 +55,17 @@ function describe() {
 function setUpWidths() {
   const add = (id, text, isFixed) => {
     const label = document.createElement('label');
-    const box = Object.assign(document.createElement('input'), { type: 'checkbox', id, checked: isFixed, disabled: isFixed });
+    const state = { type: 'checkbox', id, checked: isFixed, disabled: isFixed };
+    const box = Object.assign(document.createElement('input'), state);
     label.append(box, text);
     part('widths').append(label);
     return box;
   };
-  add('width-browser', `Width ${config.browser.width} in this browser: only the embedding is sent, ${bytes(4 * config.gallery.embed_dim)}.`, true);
+  const size = bytes(4 * config.gallery.embed_dim);
+  add('width-browser', `Width ${config.browser.width} in this browser: only the embedding is sent, ${size}.`, true);
   for (const { width } of config.server) {
-    const box = add(`width-${width}`, `Width ${width} on the server, side by side: for this the picture itself is sent.`, false);
+    const text = `Width ${width} on the server, side by side: for this the picture itself is sent.`;
+    const box = add(`width-${width}`, text, false);
     box.dataset.width = width;
     box.onchange = () => current && show(current);
   }
@@ -89,7 +94,9 @@ function setUpExamples() {
 // A new picture, from wherever.
 async function take(file, button) {
   if (!document.body.dataset.ready) return;
-  document.querySelectorAll('#examples button').forEach((one) => one.setAttribute('aria-pressed', String(one === button)));
+  for (const one of document.querySelectorAll('#examples button')) {
+    one.setAttribute('aria-pressed', String(one === button));
+  }
   URL.revokeObjectURL(part('preview-image').src);
   part('preview-image').src = URL.createObjectURL(file);
   part('preview-image').alt = `Your picture: ${file.name}`;

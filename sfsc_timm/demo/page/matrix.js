@@ -27,7 +27,7 @@ export function showMatrix(table, text, matrix) {
   matrix.widths.forEach((width, i) => {
     const row = body.insertRow();
     row.append(scoped(`${width}`, 'row'));
-    matrix.widths.forEach((_, j) => row.append(entry(matrix, i, j, (matrix.mAP[i][j] - low) / Math.max(high - low, 1e-9))));
+    matrix.mAP[i].forEach((value, j) => row.append(entry(matrix, i, j, (value - low) / Math.max(high - low, 1e-9))));
   });
 }
 

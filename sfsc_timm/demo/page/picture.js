@@ -9,14 +9,18 @@ const MOST_ELONGATED = 200; // of the longer side to the shorter, as in Python
 const BAND_PIXELS = 1 << 20;
 
 export async function openPicture(file) {
-  if (file.size > MOST_BYTES) throw new Sentence(`The file has ${mega(file.size)} MB, at most 100 are read; choose a smaller one.`);
+  if (file.size > MOST_BYTES) {
+    throw new Sentence(`The file has ${mega(file.size)} MB, at most 100 are read; choose a smaller one.`);
+  }
   const buffer = await file.arrayBuffer();
   check(dimensions(buffer));
   let bitmap;
   try {
     bitmap = await createImageBitmap(new Blob([buffer]), { imageOrientation: 'from-image' });
   } catch {
-    throw new Sentence('The file is no picture that this browser can read, or a damaged one; choose a JPEG, PNG or WebP file.');
+    throw new Sentence(
+      'The file is no picture that this browser can read, or a damaged one; choose a JPEG, PNG or WebP file.',
+    );
   }
   check([bitmap.width, bitmap.height]);
   return { width: bitmap.width, height: bitmap.height, bands: () => bands(bitmap), close: () => bitmap.close() };
@@ -29,7 +33,9 @@ function check(size) {
     throw new Sentence(`The picture has ${width} x ${height} pixels, more than 50 million; choose a smaller one.`);
   }
   if (Math.max(width, height) > MOST_ELONGATED * Math.min(width, height)) {
-    throw new Sentence(`The picture has ${width} x ${height} pixels, its longer side is more than 200 times the shorter; crop it.`);
+    throw new Sentence(
+      `The picture has ${width} x ${height} pixels, its longer side is more than 200 times the shorter; crop it.`,
+    );
   }
 }
 

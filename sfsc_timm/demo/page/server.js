@@ -42,6 +42,6 @@ async function answer(response) {
   } catch {
     throw new Sentence(`The server answered with status ${response.status}; try again.`);
   }
-  if (!response.ok) throw new Sentence(content.error ?? `The server answered with status ${response.status}; try again.`);
+  if (!response.ok) throw new Sentence(content.error ?? 'The server refused without a reason; try again.');
   return content;
 }

@@ -61,7 +61,7 @@ async function embed(file) {
   };
 }
 
-self.onmessage = async ({ data: { id, task, value } }) => {
+async function answer({ id, task, value }) {
   try {
     self.postMessage({ id, result: await { load, embed }[task](value) });
   } catch (error) {
@@ -72,4 +72,10 @@ self.onmessage = async ({ data: { id, task, value } }) => {
         : 'The picture could not be embedded in this browser; try a smaller one.';
     self.postMessage({ id, error: told(error, otherwise) });
   }
+}
+
+// One after the other: a session runs once at a time, and two pictures would need twice the memory.
+let last = Promise.resolve();
+self.onmessage = ({ data }) => {
+  last = last.then(() => answer(data));
 };

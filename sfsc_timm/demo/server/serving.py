@@ -9,6 +9,8 @@ import time
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from socket import AF_INET, AF_INET6
+from socketserver import TCPServer
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -61,6 +63,7 @@ class DemoServer(ThreadingHTTPServer):
         self.routes = routes
         self._connections = threading.BoundedSemaphore(_MOST_CONNECTIONS)
         self.names = _HERE if host in _HERE else None
+        self.address_family = AF_INET6 if ':' in host else AF_INET
         try:
             super().__init__((host, port), _Handler)
         except (OSError, OverflowError) as error:
@@ -71,8 +74,14 @@ class DemoServer(ThreadingHTTPServer):
     @property
     def url(self) -> str:
         """Where a browser on this machine finds the page."""
-        host, port = self.server_address[:2]
-        return f'http://{"127.0.0.1" if host == "0.0.0.0" else str(host)}:{port}/'  # noqa: S104  only compared
+        host, port = str(self.server_address[0]), self.server_address[1]
+        host = {'0.0.0.0': '127.0.0.1', '::': '::1'}.get(host, host)  # noqa: S104  only compared
+        return f'http://{f"[{host}]" if ":" in host else host}:{port}/'
+
+    def server_bind(self) -> None:
+        """Binds without asking for this machine's name, which may take long where there is no network."""
+        TCPServer.server_bind(self)
+        self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Starts a thread for a connection, once there are few enough."""
