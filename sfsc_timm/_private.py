@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from timm.models._hub import load_model_config_from_path
-from timm.models._input import update_model_args
+from timm.models._input import get_model_input_config, update_model_args
 from timm.models.efficientnet import _gen_efficientnet, _gen_efficientnet_lite
 from timm.models.mobilenetv3 import _gen_mobilenet_v3, _gen_mobilenet_v4
 from torch import Tensor, nn
@@ -31,6 +31,7 @@ __all__ = [
     'gen_efficientnet_lite',
     'gen_mobilenet_v3',
     'gen_mobilenet_v4',
+    'get_model_input_config',
     'in_transform',
     'is_default_reduce',
     'load_model_config_from_path',
@@ -41,6 +42,9 @@ __all__ = [
 # timm records in `_model_args` how a model was created, and its save functions write it to config.json. A switch of
 # width has to be recorded there, or a saved model comes back at the width of its creation.
 update_model_args = update_model_args  # noqa: PLW0127
+
+# What a model takes: a transformer is made for one size, which its pretrained_cfg does not tell.
+get_model_input_config = get_model_input_config  # noqa: PLW0127
 
 # Reads config.json as timm does for 'local-dir:' and 'hf-hub:'. Without it we would copy its rules for pretrained_cfg.
 load_model_config_from_path = load_model_config_from_path  # noqa: PLW0127

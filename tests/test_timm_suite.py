@@ -18,7 +18,10 @@ import pytest
 import timm
 
 HERE = Path(__file__).parent
-_SMALLEST = 'sfsc_resnet18d,sfsc_efficientnet_b0,sfsc_efficientnet_lite0,sfsc_convnext_atto'
+_SMALLEST = (
+    'sfsc_resnet18d,sfsc_efficientnet_b0,sfsc_efficientnet_lite0,sfsc_convnext_atto,sfsc_mobilenetv3_small_100,'
+    'sfsc_mobilenetv4_conv_small,sfsc_vit_tiny_patch16_224'
+)
 MODELS = os.environ.get('SFSC_TIMM_MODELS', _SMALLEST)
 # What timm runs for each of ours: forward, backward, default_cfgs, forward_features, torchscript, fx, ...
 FEWEST_PER_MODEL = 8
@@ -59,7 +62,17 @@ def test_timms_own_tests_pass(timm_tests: Path, tmp_path: Path) -> None:
         'SFSC_TIMM_MODELS': MODELS,
         'PYTHONPATH': os.pathsep.join([str(HERE), str(HERE.parent), os.environ.get('PYTHONPATH', '')]),
     }
-    options = ['-q', '-p', 'timm_plugin', '-p', 'no:cacheprovider', '-k', 'sfsc_ and not pretrained', '--tb=short']
+    options = [
+        '-q',
+        '-p',
+        'timm_plugin',
+        '-p',
+        'no:cacheprovider',
+        '-rs',
+        '-k',
+        'sfsc_ and not pretrained',
+        '--tb=short',
+    ]
     done = subprocess.run(
         [sys.executable, '-m', 'pytest', *options, '--rootdir', str(timm_tests.parent), str(timm_tests)],
         capture_output=True,
@@ -72,4 +85,7 @@ def test_timms_own_tests_pass(timm_tests: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, f'{summary}\n{done.stdout[-6000:]}'
     counts = {outcome: int(n) for n, outcome in re.findall(r'(\d+) (passed|failed|error|skipped)', summary)}
     assert counts.get('passed', 0) >= FEWEST_PER_MODEL * len(MODELS.split(',')), summary
-    assert set(counts) == {'passed'}, summary
+    # timm leaves out of some tests what is made for large images alone, its own transformers too.
+    skips = re.findall(r'^SKIPPED .*$', done.stdout, re.MULTILINE)
+    assert all('Fixed input size model > limit' in skip for skip in skips), skips
+    assert set(counts) <= {'passed', 'skipped'}, summary

@@ -8,6 +8,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
+from .._private import get_model_input_config
 from ..models import Slimmable
 from ..models._sizes import check_size
 from ..slim import densify
@@ -72,8 +73,7 @@ def relative_error(actual: Tensor, expected: Tensor) -> float:
 
 def _difference(dense: nn.Module, model: Slimmable, width: float, dim: int | None) -> float:
     """By how much a dense model differs from the slimmable one on a batch of noise."""
-    in_chans, *sides = model.pretrained_cfg['input_size']
-    size = (2, int(getattr(model, 'in_chans', in_chans)), *sides)
+    size = (2, *get_model_input_config(model)['input_size'])
     parameter = next(model.parameters())
     noise = torch.randn(size, generator=torch.Generator().manual_seed(0)).to(parameter.device, parameter.dtype)
     training = model.training

@@ -99,7 +99,8 @@ embedding = model(images)  # (B, {content.embed_dim})
 
 {_warning([part])}
 """
-    return _metadata(content, results=False) + text
+    ways = _ways_out([part])
+    return _metadata(content, results=False) + text + (f'\n{ways}\n' if ways else '')
 
 
 _PLUGIN_IMPORT = 'import sfsc_timm  # timm alone has no model this narrow\n'
@@ -160,7 +161,8 @@ def _loading(content: CardContent) -> str:
     after = _preprocessing(content)
     if any(part.onnx for part in content.widths):
         after += ' Each width has a `model.onnx` too, with its preprocessing in `preprocessing.json`.'
-    return f'## Use\n\n{code}\n\n{_warning(content.widths)}\n\n{after}'
+    parts = [f'## Use\n\n{code}', _ways_out(content.widths), _warning(content.widths), after]
+    return '\n\n'.join(filter(None, parts))
 
 
 def _preprocessing(content: CardContent) -> str:
@@ -168,6 +170,19 @@ def _preprocessing(content: CardContent) -> str:
     return (
         f'Preprocessing: {steps}; `timm.data.resolve_model_data_config(model)` gives it. The embedding is not '
         'normalised: compare by cosine similarity.'
+    )
+
+
+def _ways_out(parts: Iterable[PublishedWidth]) -> str:
+    """What to do with widths that timm alone cannot make."""
+    narrow = [part for part in parts if not part.plain]
+    if not narrow:
+        return ''
+    widths = ', '.join(f'{part.width:g}' for part in narrow)
+    onnx = 'run its `model.onnx`' if all(part.onnx for part in narrow) else 'export it by `sfsc-timm export`, to run it'
+    return (
+        f'Width {widths}: timm fixes the channels of this architecture by its name and has no model this narrow, nor '
+        f"has transformers' wrapper of timm. Load it where `sfsc_timm` is imported, or {onnx} by ONNX Runtime."
     )
 
 

@@ -19,6 +19,9 @@ __all__ = ['load_width']
 def load_width(source: str | os.PathLike[str], width: float, *, dim: int | None = None, **kwargs: Any) -> nn.Module:
     """Loads one width of a published model: a dense model, and nothing of the others is downloaded.
 
+    Also of the families whose channels timm fixes by the name (EfficientNet, EfficientNet-Lite, MobileNet), whose
+    narrow widths timm without `import sfsc_timm` cannot make; their ONNX files are the other way.
+
     Its output is the embedding, which belongs to the metric space of all widths. Preprocessing is that of
     `timm.data.resolve_model_data_config(model)`.
 

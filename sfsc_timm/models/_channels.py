@@ -3,8 +3,9 @@
 One forward is watched at the level of torch's functions, where a convolution names its weights. Each value on its way
 belongs to a *group* of channels: a convolution reads one group and begins another, a depthwise convolution and a norm
 stay in theirs, and what is added or multiplied channel by channel is one group, as all the outputs of a residual stream
-are. That is all a network of any family has to tell; what it does otherwise (attention, grouped convolutions,
-concatenation) fixes the order of the groups it touches.
+and a transformer's tokens are. That is all a network of any family has to tell, but for its attention, whose heads are
+groups of channels that keep together; what it does otherwise (grouped convolutions, concatenation of
+channels) fixes the order of the groups it touches.
 """
 
 from __future__ import annotations
@@ -30,12 +31,14 @@ class ChannelGroup:
         readers: Weights (along dimension 1) that read them, with the mean square of what each reads, shape (size,), as
             a sum over the batches watched; under the name '' the output of the network.
         is_fixed: Whether something depends on their order.
+        block: How many consecutive channels keep together, in their order: the size of a head, else 1.
     """
 
     size: int
     places: set[tuple[str, int]] = field(default_factory=set)
     readers: dict[str, Tensor] = field(default_factory=dict)
     is_fixed: bool = False
+    block: int = 1
     _joined: ChannelGroup | None = None
 
     def root(self) -> ChannelGroup:
@@ -61,6 +64,7 @@ class ChannelGroup:
         group.readers[name] = group.readers[name] + mean if name in group.readers else mean
 
 
+_ATTENTION = ('qkv', 'q', 'kv', 'q_proj', 'k_proj', 'v_proj', 'gate')  # layers whose outputs are listed by heads
 _CONVOLUTIONS = {'conv1d', 'conv2d', 'conv3d'}
 _SYMMETRIC = {'mean', 'sum', 'amax', 'amin', 'std', 'var', 'norm', 'vector_norm'}  # do not ask for the order
 _MIXING = {'matmul', 'bmm', '__matmul__', 'einsum', 'scaled_dot_product_attention', 'group_norm', 'cumsum'}
@@ -120,6 +124,8 @@ class _Watch(TorchFunctionMode):
             elif before is not None:
                 before.places.add((name, 1))
                 before.read(name, data, dim)
+            else:
+                self.unknown(name, data, dim)
         bias = values.get('bias')
         if after is not None:
             if bias is not None:
@@ -128,10 +134,12 @@ class _Watch(TorchFunctionMode):
 
     def _follow(self, function: str, inputs: list[Tensor], results: list[Tensor]) -> None:
         found = [group for tensor in inputs if (group := self.group_of(tensor)) is not None]
+        loose = {name for tensor in inputs for name in self._loose_in(tensor)}
         if not found:
+            for result in results:
+                result._loose = loose  # type: ignore[attr-defined]
             return
-        loose = any(id(tensor) in self._names and tensor.ndim > 1 for tensor in inputs)  # which dimension is it?
-        if len(results) > 1 or function in _MIXING or loose:
+        if len(results) > 1 or function in _MIXING:
             _fix(found)
             return
         shape = results[0].shape
@@ -143,6 +151,40 @@ class _Watch(TorchFunctionMode):
         elif kept:
             self._join(kept)
             results[0]._channels = kept[0]  # type: ignore[attr-defined]
+            self._place_loose(loose, kept[0].root())
+
+    def _loose_in(self, tensor: Tensor) -> set[str]:
+        """Parameters of several dimensions (tokens, position embeddings) that `tensor` is, or is made of alone."""
+        if id(tensor) in self._names and tensor.ndim > 1:
+            return {self._names[id(tensor)][0]}
+        found: set[str] = getattr(tensor, '_loose', set())
+        return found
+
+    def _place_loose(self, names: Iterable[str], group: ChannelGroup) -> None:
+        """Notes parameters that were added to a group, in the one dimension that can be its channels."""
+        shapes = {name: tensor.shape for name, tensor in self._names.values()}
+        for name in names:
+            dims = [dim for dim, size in enumerate(shapes[name]) if size == group.size]
+            if len(dims) == 1:
+                group.places.add((name, dims[0]))
+            else:
+                group.is_fixed = True
+
+    def unknown(self, name: str, data: Tensor, dim: int) -> None:
+        """Notes that the weight `name` reads channels of which nobody knows where they come from."""
+        group = self.reading(name)
+        if group is None:
+            group = self._groups[f'{name} reads'] = ChannelGroup(data.shape[dim], {(name, 1)}, is_fixed=True)
+        group.read(name, data, dim)
+
+    def reading(self, name: str) -> ChannelGroup | None:
+        """The group that the weight `name` reads."""
+        return next((group for group in self.groups() if (name, 1) in group.places), None)
+
+    def writing(self, name: str) -> ChannelGroup | None:
+        """The group that the weight `name` puts out."""
+        found = self._groups.get(name)
+        return None if found is None else found.root()
 
     @staticmethod
     def _join(groups: Iterable[ChannelGroup | None]) -> None:
@@ -159,7 +201,7 @@ def trace_channels(model: nn.Module, batches: Iterable[Tensor], keep_output: boo
         batches: Images (B, C, H, W) to run it on; at least one batch.
         keep_output: Whether the order of the output's own channels is fixed, as that of classes is.
     """
-    names = {id(t): (name, t) for name, t in [*model.named_parameters(), *model.named_buffers()]}
+    names = {id(tensor): (name, tensor) for name, tensor in model.state_dict(keep_vars=True).items()}
     watch = _Watch(names)
     for images in batches:
         with torch.no_grad(), watch:
@@ -168,7 +210,23 @@ def trace_channels(model: nn.Module, batches: Iterable[Tensor], keep_output: boo
         if group is not None:
             group.is_fixed |= keep_output
             group.read('', output, 1)
+    for path, module in model.named_modules():
+        _join_heads(watch, path, module)
     return [group for group in watch.groups() if not group.is_fixed and group.size > 1]
+
+
+def _join_heads(watch: _Watch, path: str, module: Any) -> None:
+    """Makes the heads of timm's attention layers a group: what makes queries, keys and values, and what reads them."""
+    heads = getattr(module, 'num_heads', None)
+    group = watch.reading(f'{path}.proj.weight') if isinstance(heads, int) else None
+    layers = [name for name in _ATTENTION if isinstance(getattr(module, name, None), nn.Linear)]
+    if group is None or not layers or group.size % heads:
+        return
+    for name in layers:
+        _fix([watch.writing(f'{path}.{name}.weight')])  # in itself; it moves with the group
+        group.places |= {(f'{path}.{name}.{kind}', 0) for kind, _ in getattr(module, name).named_parameters()}
+    group.places |= {(f'{path}.{name}', 0) for name in ('q_bias', 'v_bias') if getattr(module, name, None) is not None}
+    group.block, group.is_fixed = group.size // heads, False
 
 
 def _fix(groups: Iterable[ChannelGroup | None]) -> None:

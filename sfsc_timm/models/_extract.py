@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from copy import deepcopy
+from inspect import signature
 from typing import Any
 
 import timm
@@ -65,12 +66,12 @@ def extract(
         classes = type(model)
         dense: Any = densify(model).eval()
         width = model.width
-    parts: dict[str, nn.Module] = OrderedDict()
-    if model.embed_dim and model._pooled:
-        parts['neck'] = fold_neck(dense.neck, dim)
-    if head:
-        parts['fc'] = dense.fc if dim is None else cut_classifier(dense.fc, dim)
-    _become_dense(dense, model, _join(parts))
+        parts: dict[str, nn.Module] = OrderedDict()
+        if model.embed_dim and model._pooled:
+            parts['neck'] = fold_neck(dense.neck, dim)
+        if head:
+            parts['fc'] = dense.fc if dim is None else cut_classifier(dense.fc, dim)
+        _become_dense(dense, model, _join(parts))
     if not plain:
         return dense
     name = model.pretrained_cfg['architecture'].removeprefix('sfsc_')
@@ -107,6 +108,8 @@ def _become_dense(dense: Any, model: Any, classifier: nn.Module) -> None:
     last = [m for m in classifier.modules() if hasattr(m, 'out_features')]
     dense.num_classes = last[-1].out_features if last else 0
     dense.head_hidden_size = pooled
+    if 'embed_dim' in signature(cls.timm_class()).parameters:  # a transformer's name for its number of features
+        dense.embed_dim = dense.num_features
     cfg = deepcopy(getattr(model, 'pretrained_cfg', {}))
     cfg.update(num_classes=dense.num_classes, classifier=cls.classifier_name)
     dense.pretrained_cfg = dense.default_cfg = cfg

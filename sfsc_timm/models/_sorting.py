@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .._private import get_model_input_config
 from ._channels import ChannelGroup, trace_channels
 from ._factory import _stored
 from ._slimmable import Slimmable
@@ -29,8 +30,9 @@ def sort_channels(model: Slimmable, images: Tensor | Iterable[Tensor] | None = N
     """Permutes the channels of a slimmable model in place, the most important ones first; width 1.0 stays what it is.
 
     For a model that has just got the weights of a network trained as a whole, before it trains. There is one order for
-    each residual stream and one for each inner expansion. A channel counts by the energy that it brings to the layers
-    which read it: the mean square of its values times that of the weights on them, as a share of the layer's.
+    each residual stream, one for each inner expansion, and one for the heads of each attention, which move whole. A
+    channel counts by the energy that it brings to the layers which read it: the mean square of its values times that of
+    the weights on them, as a share of the layer's.
 
     At width 1.0 the function changes by rounding only, which is checked before anything is written. Without neck and
     classifier the output is the pooled features: they come in the new order. The norms of every narrower width start
@@ -52,7 +54,7 @@ def sort_channels(model: Slimmable, images: Tensor | Iterable[Tensor] | None = N
     dense: Any = model.extract(1.0, head=bool(model.num_classes) and not model.embed_dim).float()
     groups = trace_channels(dense, batches, keep_output=bool(model.num_classes or model.embed_dim))
     state = dense.state_dict()
-    orders = [_importance(group, state).argsort(descending=True, stable=True) for group in groups]
+    orders = [_order(group, state) for group in groups]
     final = f'{type(model).classifier_name}.weight' if model.num_classes or model.embed_dim else ''
     read_last = [order for group, order in zip(groups, orders, strict=True) if final in group.readers]
     features = read_last[0] if read_last else torch.arange(dense.head_hidden_size)
@@ -72,9 +74,9 @@ def _batches(model: Slimmable, images: Tensor | Iterable[Tensor] | None) -> list
 
 def _noise(model: Any) -> Tensor:
     """Eight images that are smooth at the scale of a few pixels, as photographs are; the same ones always."""
-    size = getattr(model, 'pretrained_cfg', {}).get('input_size', (3, 224, 224))[1:]
-    coarse = torch.randn(8, model.in_chans, *(max(1, n // 8) for n in size), generator=torch.Generator().manual_seed(0))
-    return F.interpolate(coarse, size, mode='bicubic')
+    channels, *size = get_model_input_config(model)['input_size']
+    coarse = torch.randn(8, channels, *(max(1, n // 8) for n in size), generator=torch.Generator().manual_seed(0))
+    return F.interpolate(coarse, tuple(size), mode='bicubic')
 
 
 def _importance(group: ChannelGroup, state: Mapping[str, Tensor]) -> Tensor:
@@ -86,13 +88,21 @@ def _importance(group: ChannelGroup, state: Mapping[str, Tensor]) -> Tensor:
     return total
 
 
+def _order(group: ChannelGroup, state: Mapping[str, Tensor]) -> Tensor:
+    """The channels of a group, the most important ones, or blocks of them, first, shape (group.size,)."""
+    blocks = torch.arange(group.size, device=next(iter(state.values())).device).unflatten(0, (-1, group.block))
+    importance = _importance(group, state).unflatten(0, (-1, group.block)).sum(1)
+    return blocks[importance.argsort(descending=True, stable=True)].flatten()
+
+
 def _permuted(
     state: Mapping[str, Tensor], groups: Iterable[ChannelGroup], orders: Iterable[Tensor]
 ) -> dict[str, Tensor]:
     permuted = dict(state)
     for group, order in zip(groups, orders, strict=True):
         for name, dim in group.places:
-            permuted[name] = permuted[name].index_select(dim, order)
+            packed = permuted[name].unflatten(dim, (-1, len(order)))  # queries, keys and values, or one part
+            permuted[name] = packed.index_select(dim + 1, order).flatten(dim, dim + 1)
     return permuted
 
 

@@ -30,7 +30,15 @@ from ..models import Slimmable
 from ..slim import densify
 from .config import TrainConfig
 
-__all__ = ['create_loaders', 'create_model', 'lone_model', 'probe', 'read_training_data', 'resolve_input']
+__all__ = [
+    'create_loaders',
+    'create_model',
+    'fit_model_to_input',
+    'lone_model',
+    'probe',
+    'read_training_data',
+    'resolve_input',
+]
 
 
 def resolve_input(config: TrainConfig) -> Preprocessing:
@@ -46,6 +54,21 @@ def resolve_input(config: TrainConfig) -> Preprocessing:
         crop_pct=1.0,
         crop_mode='center',
     )
+
+
+def fit_model_to_input(config: TrainConfig, given: Preprocessing) -> TrainConfig:
+    """Settings by which a model that is made for one size of images, as a transformer is, is made for that of `given`.
+
+    Raises:
+        ValueError: `model_kwargs` has another size.
+    """
+    cfg, size = timm.get_pretrained_cfg(config.model), list(given.input_size[1:])
+    if cfg is None or not cfg.fixed_input_size or config.model_kwargs.get('dynamic_img_size'):
+        return config
+    asked = config.model_kwargs.get('img_size', size)
+    if ([asked] * 2 if isinstance(asked, int) else list(asked)) != size:
+        raise ValueError(f'img_size in model_kwargs must be that of the images, {size}, got {asked}; give --img-size')
+    return replace(config, model_kwargs={**config.model_kwargs, 'img_size': size})
 
 
 def read_training_data(config: TrainConfig, size: tuple[int, int, int]) -> RetrievalData:

@@ -10,6 +10,7 @@ import timm
 import torch
 import torch.nn.functional as F
 from timm.models.efficientnet import _gen_efficientnet
+from timm.models.mobilenetv3 import _gen_mobilenet_v3, _gen_mobilenet_v4
 from torch import Tensor, nn
 
 import sfsc_timm  # noqa: F401  registers the models
@@ -72,6 +73,33 @@ def _efficientnet(channel_multiplier: float = 1.0, **kwargs: Any) -> Callable[[f
     )
 
 
+def _mobilenet(name: str, **kwargs: Any) -> Callable[[float], nn.Module]:
+    """Timm's narrow MobileNet; the final convolution, which timm fixes, is put in by hand."""
+    generate = _gen_mobilenet_v4 if name.startswith('mobilenetv4') else _gen_mobilenet_v3
+
+    def build(width: float) -> nn.Module:
+        args = {**kwargs, 'channel_multiplier': kwargs.get('channel_multiplier', 1.0) * width}
+        model: Any = generate(name, **args, num_classes=0)
+        channels, bias = rounded(model.conv_head.out_channels, width), model.conv_head.bias is not None
+        model.conv_head = nn.Conv2d(model.conv_head.in_channels, channels, 1, bias=bias)
+        if hasattr(model.norm_head, 'weight'):
+            model.norm_head = type(model.norm_head)(channels, act_layer=nn.ReLU)
+        return model
+
+    return build
+
+
+def _transformer(name: str, num_heads: int, head_size: int, **kwargs: Any) -> Callable[[float], nn.Module]:
+    """Timm's narrow transformer, by its own arguments."""
+
+    def build(width: float) -> nn.Module:
+        heads = max(1, int(num_heads * width + 0.5))
+        sizes = {'num_heads': heads, 'embed_dim': heads * head_size}
+        return timm.create_model(name, **{**kwargs, **sizes}, num_classes=0)
+
+    return build
+
+
 _TWINS: dict[tuple[int, tuple[float, ...]], list[Any]] = {}
 
 
@@ -110,7 +138,25 @@ CONVNEXT = Member(
     {**_CONVNEXT, 'dims': (16, 32, 64, 96)},
 )
 EFFICIENTNET = Member('sfsc_efficientnet_b0', _efficientnet(**_EFFICIENTNET), _EFFICIENTNET)
-FAMILIES = (RESNET, CONVNEXT, EFFICIENTNET)
+_HALF = {'channel_multiplier': 0.5}
+MOBILENET = Member('sfsc_mobilenetv3_small_100', _mobilenet('mobilenetv3_small_100', **_HALF), _HALF)
+_TINY = {'num_heads': 4, 'head_size': 8, 'depth': 3, 'patch_size': 8, 'img_size': 32}
+VIT = Member('sfsc_vit_tiny_patch16_224', _transformer('vit_tiny_patch16_224', **_TINY), _TINY)
+
+
+def _variant(name: str, **kwargs: Any) -> Member:
+    """A small transformer with something that the small ViT does not have."""
+    args = {**_TINY, 'depth': 2, **kwargs}
+    return Member(f'sfsc_{name}', _transformer(name, **args), args)
+
+
+VIT_AVERAGE = _variant('vit_tiny_patch16_224', global_pool='avg', class_token=False)
+VIT_MAP = _variant('vit_tiny_patch16_224', global_pool='map')
+DINOV2 = _variant('vit_small_patch14_dinov2')
+DINOV3 = _variant('vit_small_patch16_dinov3', global_pool='token')
+MOBILENETV4 = Member('sfsc_mobilenetv4_conv_small', _mobilenet('mobilenetv4_conv_small', **_HALF), _HALF)
+CONVOLUTIONAL = (RESNET, CONVNEXT, EFFICIENTNET)  # whose features are maps (B, C, H, W) of images of any size
+FAMILIES = (*CONVOLUTIONAL, VIT)
 
 # Each with something that the small ones do not have.
 RESNET_DEFAULT = Member('sfsc_resnet18d', _resnet('resnet18d', 32))
@@ -150,6 +196,11 @@ def images(batch: int = 2, size: int = 32, channels: int = 3) -> Tensor:
     return torch.randn(batch, channels, size, size)
 
 
+def channels_of(features: Tensor) -> int:
+    """Channels of a feature map (B, C, H, W), or of tokens (B, N, C)."""
+    return features.shape[1 if features.ndim == 4 else -1]
+
+
 def embed(model: Any, x: Tensor) -> Tensor:
     """Embedding (B, embed_dim) by a slimmable model with a classifier."""
     with torch.no_grad():
@@ -181,8 +232,14 @@ def slice_by_hand(stored: dict[str, Tensor], twins: Sequence[nn.Module], index: 
             start = sum(state[key].numel() for state in states[:index])
             sliced[key] = stored[key][start : start + own.numel()].reshape(own.shape)
         else:
-            sliced[key] = stored[key][tuple(slice(0, n) for n in own.shape)]
+            sliced[key] = leading(stored[key], own, 3 if '.qkv.' in key else 2 if '.kv.' in key else 1)
     return sliced
+
+
+def leading(tensor: Tensor, small: Tensor, parts: int = 1) -> Tensor:
+    """The leading corner of the size of another tensor, of each of the parts that the first dimension packs."""
+    corner = (slice(0, len(small) // parts), *(slice(0, n) for n in small.shape[1:])) if small.ndim else ()
+    return torch.cat([part[corner] for part in tensor.chunk(parts)]) if parts > 1 else tensor[corner]
 
 
 def neck_by_hand(state: dict[str, Tensor], features: Tensor, index: int) -> Tensor:

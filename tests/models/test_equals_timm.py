@@ -13,12 +13,19 @@ from helpers.zoo import (
     BOTTLENECK,
     CONVNEXT,
     CONVNEXT_DEFAULT,
+    DINOV2,
+    DINOV3,
     EFFICIENTNET,
     EFFICIENTNET_DEFAULT,
     IDENTITY_SHORTCUT,
+    MOBILENET,
+    MOBILENETV4,
     RESNET,
     RESNET_DEFAULT,
     SKIPS_DIFFER,
+    VIT,
+    VIT_AVERAGE,
+    VIT_MAP,
     WIDTHS,
     Member,
     assert_close_to,
@@ -45,6 +52,13 @@ MEMBERS = (
     EFFICIENTNET,
     EFFICIENTNET_DEFAULT,
     SKIPS_DIFFER,
+    MOBILENET,
+    MOBILENETV4,
+    VIT,
+    VIT_AVERAGE,
+    VIT_MAP,
+    DINOV2,
+    DINOV3,
 )
 
 
@@ -105,7 +119,7 @@ def test_channels_last_and_batch_of_one() -> None:
     assert_equals_narrow_models(model, twins, images(batch=1, size=64).to(memory_format=torch.channels_last))
 
 
-@pytest.mark.parametrize('member', [RESNET, CONVNEXT], ids=name_of)
+@pytest.mark.parametrize('member', [RESNET, CONVNEXT, VIT], ids=name_of)
 def test_training_equals_the_narrow_models_training(member: Member) -> None:
     """Batch statistics, and the gradient of every slice in float64, 0 outside of it."""
     model = member.create().double().train()

@@ -18,12 +18,14 @@ from helpers.zoo import (
     EFFICIENTNET,
     FAMILIES,
     IDENTITY_SHORTCUT,
+    MOBILENET,
     RESNET,
     RESNET_DEFAULT,
     SMALL_BOTTLENECK,
     WIDTHS,
     Member,
     assert_close_to,
+    channels_of,
     embed,
     images,
     name_of,
@@ -78,10 +80,10 @@ def test_each_width_is_equal_independent_and_smaller(member: Member, tmp_path: P
             assert type(other) is type(member.narrow(1.0))
             assert {type(p) for p in other.parameters()} == {nn.Parameter}
         assert (dense.num_classes, with_head.num_classes) == (256, 10)
-        assert dense.num_features == dense.forward_features(x).shape[1]  # type: ignore[operator]
+        assert dense.num_features == channels_of(dense.forward_features(x))  # type: ignore[operator]
         twin = sum(p.numel() for p in member.narrow(width).parameters())
         parameters = sum(p.numel() for p in dense.parameters())
-        assert parameters == twin + 256 * dense.num_features + 256  # neck folded into one linear layer with bias
+        assert parameters == twin + 256 * dense.head_hidden_size + 256  # neck folded into one linear layer with bias
         assert flops(dense, x) == cost - 2 * len(x) * 256 * 10  # no classifier
         save_file(dense.state_dict(), tmp_path / 'dense.safetensors')
         sizes.append((parameters, flops(dense, x), (tmp_path / 'dense.safetensors').stat().st_size))
@@ -102,22 +104,22 @@ def test_the_active_width_is_the_default(member: Member) -> None:
     assert_close_to(predict(sfsc_timm.extract(model, 0.5), x), embed(model, x))
 
 
-@pytest.mark.parametrize('member', FAMILIES, ids=name_of)
+@pytest.mark.parametrize('member', [*FAMILIES, MOBILENET], ids=name_of)
 def test_a_dense_model_is_a_whole_timm_model(member: Member) -> None:
     """Its information is its own, it trains, its head can be replaced, its features can be asked for."""
     model: Any = member.create()
     dense, x = model.extract(0.5), images()
     features = dense.forward_features(x)
-    assert dense.num_features == features.shape[1]
+    assert dense.num_features == channels_of(features)
     assert [m.shape[1] for m in dense.forward_intermediates(x)[1]] == [i['num_chs'] for i in dense.feature_info]
     model.set_width(0.25)
-    assert dense.num_features == features.shape[1]
+    assert dense.num_features == channels_of(features)
     dense.train()(images(batch=4)).sum().backward()
     assert all(p.grad is not None for p in dense.parameters())
     dense.reset_classifier(3)
     assert predict(dense.eval(), x).shape == (2, 3)
     dense.reset_classifier(0)
-    assert predict(dense, x).shape == (2, features.shape[1])
+    assert predict(dense, x).shape == (2, dense.head_hidden_size)
 
 
 @pytest.mark.parametrize('member', FAMILIES, ids=name_of)

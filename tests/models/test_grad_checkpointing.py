@@ -4,11 +4,23 @@ from __future__ import annotations
 
 import copy
 import io
+import re
 from typing import Any
 
 import pytest
 import torch
-from helpers.zoo import CONVNEXT, EFFICIENTNET, FAMILIES, RESNET, WIDTHS, Member, images, name_of, predict
+from helpers.zoo import (
+    CONVNEXT,
+    EFFICIENTNET,
+    FAMILIES,
+    RESNET,
+    WIDTHS,
+    Member,
+    channels_of,
+    images,
+    name_of,
+    predict,
+)
 from torch import Tensor, nn
 
 from sfsc_timm.slim import sliced_leaves
@@ -40,10 +52,9 @@ class _Calls:
 
     def __init__(self, model: Any) -> None:
         self.count = 0
-        pattern = {'layer1': 'layer1.0', 'stages': 'stages.0.blocks.0', 'blocks': 'blocks.0.0'}
-        name = next(path for top, path in pattern.items() if hasattr(model, top))
-        convolution = next(m for m in model.get_submodule(name).modules() if isinstance(m, nn.Conv2d))
-        convolution.register_forward_pre_hook(self._count)
+        block = next(m for name, m in model.named_modules() if re.fullmatch(model.block_pattern, name))
+        layer = next(m for m in block.modules() if isinstance(m, (nn.Conv2d, nn.Linear)))
+        layer.register_forward_pre_hook(self._count)
 
     def _count(self, *args: Any) -> None:
         self.count += 1
@@ -82,7 +93,7 @@ def test_switching_between_forward_and_backward(member: Member) -> None:
         loss.backward()
         assert_same(gradients(model), expected)
         assert model.width == later
-        assert model.num_features == model.forward_features(x).shape[1]
+        assert model.num_features == channels_of(model.forward_features(x))
         model.set_grad_checkpointing(False)
 
 

@@ -18,6 +18,7 @@ from helpers.zoo import (
     assert_close_to,
     embed,
     images,
+    leading,
     name_of,
     predict,
     randomised,
@@ -36,6 +37,8 @@ def timms_own(member: Member, **kwargs: Any) -> Any:
         from timm.models.efficientnet import _gen_efficientnet
 
         return randomised(_gen_efficientnet('efficientnet_b0', **args)).eval()
+    if 'head_size' in args:
+        args['embed_dim'] = args.pop('head_size') * args['num_heads']
     return randomised(timm.create_model(member.plain_name, **args)).eval()
 
 
@@ -72,7 +75,7 @@ def test_narrower_widths_start_as_slices(published: tuple[Member, Any, str]) -> 
         model.set_width(width)
         twin = member.narrow(width).eval()
         own = twin.state_dict()
-        twin.load_state_dict({key: state[key][tuple(slice(0, n) for n in t.shape)] for key, t in own.items()})
+        twin.load_state_dict({key: leading(state[key], t, 3 if '.qkv.' in key else 1) for key, t in own.items()})
         features = model.forward_features(x).detach()
         assert_close_to(features, twin.forward_features(x).detach())  # type: ignore[operator]
 
@@ -120,7 +123,7 @@ def test_grey_images(published: tuple[Member, Any, str]) -> None:
 
 def test_features_only(published: tuple[Member, Any, str]) -> None:
     member, timms, file = published
-    x = images(size=64)
+    x = images()
     features = warm_start(member, file, features_only=True)
     for ours, theirs in zip(predict(features, x), timms.forward_intermediates(x)[1], strict=True):
         assert_close_to(ours, theirs.detach())

@@ -10,12 +10,14 @@ import pytest
 import timm
 import torch
 from helpers.zoo import (
+    CONVOLUTIONAL,
     FAMILIES,
     RESNET,
     WIDTHS,
     Member,
     assert_close_to,
     assert_far_from,
+    channels_of,
     images,
     name_of,
     predict,
@@ -126,7 +128,7 @@ def test_width_at_creation(member: Member) -> None:
     assert sfsc_timm.get_widths(model) == model.widths == WIDTHS
     x = images()
     narrow = predict(model, x)
-    assert model.num_features == model.forward_features(x).shape[1]
+    assert model.num_features == channels_of(model.forward_features(x))
     model.set_width(1.0)
     assert_far_from(predict(model, x), narrow)
     model.set_width(0.5)
@@ -169,7 +171,7 @@ def test_models_in_one_module_switch_together_if_they_agree() -> None:
     assert [m.width for m in others] == [1.0, 1.0]  # type: ignore[union-attr]
 
 
-@pytest.mark.parametrize('member', FAMILIES, ids=name_of)
+@pytest.mark.parametrize('member', CONVOLUTIONAL, ids=name_of)
 def test_features_only_follows(member: Member) -> None:
     model, x = member.create(), images(size=64)
     features: Any = timm.create_model(member.name, features_only=True, width=0.5, **member.kwargs).eval()
