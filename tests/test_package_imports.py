@@ -26,7 +26,7 @@ LEVELS = (
     {'evaluation', 'recipes'},
     {'retrieval', 'checkpoints'},
     {'export'},
-    {'hub', 'demo'},
+    {'bench', 'hub', 'demo'},
     {'training'},
     {'cli', 'timm_script', 'timm_train'},
     {'train', 'run', 'train_task', 'layers'},

@@ -15,7 +15,7 @@ from torch import nn
 from .._files import write_json
 from ..evaluation import latency, model_cost
 
-__all__ = ['MEASUREMENTS', 'WidthCost', 'read_measurements', 'width_cost', 'write_measurements']
+__all__ = ['MEASUREMENTS', 'WidthCost', 'machine', 'read_measurements', 'width_cost', 'write_measurements']
 
 MEASUREMENTS = 'measurements.json'
 
@@ -74,13 +74,14 @@ def width_cost(
     dense = make()
     cost = model_cost(dense, input_size)
     seconds = latency(dense, torch.zeros(1, *input_size))
-    measured = WidthCost(cost.params, cost.macs, round(1000 * seconds, 3), _machine(), tuple(input_size))
+    measured = WidthCost(cost.params, cost.macs, round(1000 * seconds, 3), machine(), tuple(input_size))
     costs[f'{width:g}'] = asdict(measured)
     write_measurements(folder, compatibility, record)
     return measured
 
 
-def _machine() -> str:
+def machine() -> str:
+    """Processor, threads and torch, as measurements name them."""
     threads = torch.get_num_threads()
     return f'{platform.machine()} CPU, {threads} thread{"s" * (threads > 1)}, torch {torch.__version__.split("+")[0]}'
 

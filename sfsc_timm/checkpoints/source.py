@@ -128,11 +128,17 @@ def with_accuracy(source: Source, matrix: str | os.PathLike[str] | None = None, 
     file = source.matrix_file if matrix is None else Path(matrix)
     if matrix is None and not file.is_file():
         return source
-    measured = _read_matrix(file)
+    measured = read_matrix(file)
     return replace(source, matrix=measured, of_this_model=_check_matrix(measured, file, source.checkpoint, note))
 
 
-def _read_matrix(file: Path) -> CompatibilityMatrix:
+def read_matrix(file: Path) -> CompatibilityMatrix:
+    """Accuracy as `sfsc-timm eval` writes it.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is no matrix.
+    """
     try:
         return CompatibilityMatrix.from_dict(json.loads(file.read_text(encoding='utf-8')))
     except FileNotFoundError:

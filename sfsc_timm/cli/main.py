@@ -25,6 +25,7 @@ COMMANDS = {
     'publish': 'put a checkpoint on the Hugging Face Hub, a branch for each width',
     'export': 'write widths as ONNX, as int8 too if you like',
     'demo': 'a page that embeds in the browser at a small width and searches your gallery',
+    'bench': 'time every width on this machine, in PyTorch and ONNX Runtime',
     'data': 'list and summarise data sets, build the emoji benchmark',
 }
 _MODULES = {'eval': 'evaluate'}  # where it is not called as the command

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from statistics import median
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 
@@ -41,7 +42,8 @@ def model_cost(model: nn.Module, input_size: tuple[int, ...] = (3, 224, 224)) ->
     was_training = model.training
     model.eval()
     try:
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        # The counter does not know torch's own attention on CPUs; as matrix products it is counted.
+        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
             model(image)
     finally:
         model.train(was_training)
@@ -49,28 +51,44 @@ def model_cost(model: nn.Module, input_size: tuple[int, ...] = (3, 224, 224)) ->
 
 
 def latency(function: Callable[[Tensor], object], example: Tensor, *, repeats: int = 15, warmup: int = 3) -> float:
-    """Median wall-clock time of `function(example)` in seconds, under inference mode.
+    """Median wall-clock time of `function(example)` in seconds, under inference mode: `latencies` of one."""
+    return latencies({'': function}, example, repeats=repeats, warmup=warmup)['']
+
+
+def latencies(
+    functions: Mapping[str, Callable[[Tensor], object]], example: Tensor, *, repeats: int = 15, warmup: int = 3
+) -> dict[str, float]:
+    """Median wall-clock times in seconds, under inference mode, of functions that take turns.
+
+    What disturbs the machine disturbs them all, so ratios of these times hold on a busy one, too. Where there are
+    several, each is called once before it is timed, so that none pays for what another left in the caches.
 
     Args:
-        function: What to time, such as a model in evaluation mode.
-        example: Its argument; where it lies on a GPU, the GPU is waited for.
-        repeats: Timed calls.
-        warmup: Calls before them, which fill caches and compile.
+        functions: What to time, such as a model in evaluation mode, by name.
+        example: Their argument; where it lies on a GPU, the GPU is waited for.
+        repeats: Timed calls of each.
+        warmup: Calls of each before them, which fill caches and compile.
     """
     if repeats < 1:
         raise ValueError(f'repeats must be at least 1, got {repeats}.')
     wait = torch.cuda.synchronize if example.is_cuda else _nothing
-    times = []
+    times: dict[str, list[float]] = {name: [] for name in functions}
+    names = list(functions)
     with torch.inference_mode():
-        for _ in range(warmup):
-            function(example)
-        for _ in range(repeats):
-            wait()
-            start = time.perf_counter()
-            function(example)
-            wait()
-            times.append(time.perf_counter() - start)
-    return median(times)
+        for name in names:
+            for _ in range(warmup):
+                functions[name](example)
+        for turn in range(repeats):
+            for place in range(len(names)):
+                name = names[(place + turn) % len(names)]
+                if len(names) > 1:
+                    functions[name](example)
+                wait()
+                start = time.perf_counter()
+                functions[name](example)
+                wait()
+                times[name].append(time.perf_counter() - start)
+    return {name: median(values) for name, values in times.items()}
 
 
 def bytes_per_item(embed_dim: int, dtype: torch.dtype = torch.float32) -> int:

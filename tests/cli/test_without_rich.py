@@ -15,6 +15,7 @@ ARGUMENTS = {
     'index': ['photos', '--checkpoint', 'none'],
     'search': ['gallery', 'photo.png', '--checkpoint', 'none'],
     'publish': ['none', '--repo', 'user/name'],
+    'bench': ['none'],
     'export': ['none'],
     'data': [],
     'refit': ['none', '--images', 'photos', '--output', 'refitted'],

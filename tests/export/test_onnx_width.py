@@ -46,7 +46,7 @@ def test_equal_for_any_batch(
     with pytest.raises(ValueError, match=r'none\.onnx.*: ONNX Runtime gives another output'):
         export_onnx(model.extract(width), tmp_path / 'none.onnx', (3, 32, 32))
     # int8 points the same way
-    small = quantise_onnx(path, tmp_path / 'int8.onnx')
+    small = quantise_onnx(path, tmp_path / 'int8.onnx', [images(8)])
     assert small.stat().st_size < len(content)
     assert torch.cosine_similarity(run_onnx(small, [x]), embed(model, x)).min() > 0.98
 
