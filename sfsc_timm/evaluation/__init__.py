@@ -2,7 +2,7 @@
 
 from .._moved import moved
 from .contact_sheet import Match, plot_contact_sheet
-from .cost import Cost, bytes_per_item, latency, model_cost
+from .cost import Cost, bytes_per_item, latencies, latency, model_cost
 from .embed import SlimmableModel, embed
 from .evaluate import Embedder, evaluate
 from .ground_truth import GroundTruth
@@ -30,6 +30,7 @@ __all__ = [
     'compatibility_matrix',
     'embed',
     'evaluate',
+    'latencies',
     'latency',
     'markdown_table',
     'model_cost',
