@@ -10,8 +10,11 @@ import timm
 import torch
 from helpers.zoo import (
     CONVNEXT,
+    DINOV3,
+    MOBILENET,
     RESNET,
     SKIPS_DIFFER,
+    VIT,
     WIDTHS,
     Member,
     assert_close_to,
@@ -48,9 +51,12 @@ def frozen_norms(model: Any) -> Any:
     return model
 
 
-def test_one_graph_per_width_and_mode(dynamo: None) -> None:
+@pytest.mark.parametrize(
+    'member', [RESNET, *(pytest.param(m, marks=pytest.mark.slow) for m in (MOBILENET, VIT, DINOV3))], ids=name_of
+)
+def test_one_graph_per_width_and_mode(member: Member, dynamo: None) -> None:
     """Eight pairs, past the default limit of 8 recompilations; going round again adds none and never runs eager."""
-    model, graphs = RESNET.create(), Graphs()
+    model, graphs = member.create(), Graphs()
     x = images(batch=4)
     compiled = torch.compile(model, backend=graphs, fullgraph=True)
     expected = {}
@@ -116,7 +122,7 @@ def test_eager_forwards_in_between(dynamo: None) -> None:
     assert counts[0] == counts[-1] <= 3 * len(WIDTHS)
 
 
-@pytest.mark.parametrize('member', [CONVNEXT, SKIPS_DIFFER], ids=name_of)
+@pytest.mark.parametrize('member', [CONVNEXT, SKIPS_DIFFER, VIT], ids=name_of)
 @pytest.mark.parametrize('widths', [(0.5,), pytest.param((0.25, 0.75, 1.0), marks=pytest.mark.slow)], ids=str)
 def test_every_family_compiles_at_every_width(member: Member, widths: tuple[float, ...], dynamo: None) -> None:
     model, graphs = frozen_norms(member.create()), Graphs()

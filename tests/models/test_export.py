@@ -17,6 +17,7 @@ from helpers.zoo import (
     FAMILIES,
     RESNET,
     SKIPS_DIFFER,
+    VIT,
     WIDTHS,
     Member,
     assert_close_to,
@@ -31,7 +32,7 @@ from torch import Tensor, nn
 
 import sfsc_timm
 
-SMALLEST = (RESNET, CONVNEXT, SKIPS_DIFFER)
+SMALLEST = (RESNET, CONVNEXT, SKIPS_DIFFER, VIT)
 
 
 @pytest.fixture(params=SMALLEST, ids=name_of, scope='module')
