@@ -98,6 +98,8 @@ def search(materials: Materials) -> Iterator[Case]:
 def index(materials: Materials) -> Iterator[Case]:
     """Flags of `index`, and galleries that hold something else."""
     more = (
+        (['--dim', '5'], 'dim'),
+        (['--dim', '0'], 'dim'),
         (['--dtype', 'int8'], 'dtype'),
         (['--shard-size', '0'], 'shard-size'),
         (['--shard-size', '-7'], 'shard-size'),
@@ -149,6 +151,9 @@ def evaluate(materials: Materials) -> Iterator[Case]:
         ([*data, '--widths', '0.3'], '0.3'),
         ([*data, '--widths', 'x'], 'widths'),
         ([*data, '--widths', 'nan'], 'nan'),
+        ([*data, '--dims'], 'dims'),
+        ([*data, '--dims', '5'], 'dims'),
+        ([*data, '--dims', 'x'], 'dims'),
         ([*data, '--distance', 'x'], 'distance'),
         ([*data, '--rerank'], 'rerank'),
         ([*data, '--gallery-widths', '1'], 'gallery-widths'),
@@ -186,6 +191,7 @@ def export_and_publish(materials: Materials) -> Iterator[Case]:
     wrong: tuple[tuple[list[str], str], ...] = (
         ([*base, '--widths', '0.3'], '0.3'),
         ([*base, '--widths', 'x'], 'widths'),
+        ([*base, '--dim', '5'], 'dim'),
         ([*base, '--data', 'glyphs'], 'int8'),
         (['export', '/nope'], '/nope'),
         ([*base, '--std', '0'], 'std'),
