@@ -29,6 +29,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from sfsc_timm.checkpoints import save_model, save_width
+from sfsc_timm.evaluation import model_cost
 from sfsc_timm.slim import sliced_leaves
 
 TINY = 'sfsc_vit_tiny_patch16_224'
@@ -187,3 +188,12 @@ def test_features_only_gives_maps() -> None:
     features: Any = timm.create_model(DINOV3.name, features_only=True, out_indices=(0, 1), **DINOV3.kwargs).eval()
     features.model.set_width(0.5)
     assert [tuple(m.shape) for m in predict(features, images())] == [(2, 16, 4, 4)] * 2
+
+
+def test_attention_is_counted_among_the_costs() -> None:
+    tokens, heads, size, mlp = 17, 2, 8, 4
+    channels = heads * size
+    block = tokens * channels * channels * (3 + 1 + 2 * mlp) + 2 * tokens * tokens * channels
+    dense = VIT.create(num_classes=0).extract(0.5)
+    patches = 16 * 8 * 8 * 3 * channels
+    assert model_cost(dense, (3, 32, 32)).macs == patches + VIT.kwargs['depth'] * block + 256 * channels
