@@ -1,6 +1,6 @@
 // From a picture to the input of the model, by the steps of preprocessing.json.
 
-import { resizeColumns, resizeRows, weights } from './resample.js';
+import { resizeColours, resizeColumns, resizeGreys, weights } from './resample.js';
 
 // Python's rounding: halves to the even neighbour.
 export function rounded(value) {
@@ -39,32 +39,34 @@ export function prepare(picture, preprocessing) {
 
 function resized(picture, width, height, channels, filter) {
   const line = width * channels;
-  const rows = new Uint8Array(picture.height * line);
+  const result = new Uint8Array(picture.height * line);
   const across = width === picture.width ? null : weights(picture.width, width, filter);
-  for (const { first, rows: count, pixels } of picture.bands()) {
-    const source = unpacked(pixels, channels);
-    const target = rows.subarray(first * line, (first + count) * line);
-    if (across) resizeRows(source, count, picture.width, channels, across, target, width);
-    else target.set(source);
+  for (const { first, rows, pixels } of picture.bands()) {
+    const target = result.subarray(first * line, (first + rows) * line);
+    if (!across) target.set(channels === 1 ? greys(pixels) : colours(pixels));
+    else if (channels === 1) resizeGreys(greys(pixels), rows, picture.width, across, target, width);
+    else resizeColours(pixels, rows, picture.width, across, target, width);
   }
-  return height === picture.height ? rows : resizeColumns(rows, line, weights(picture.height, height, filter), height);
+  if (height === picture.height) return result;
+  return resizeColumns(result, line, weights(picture.height, height, filter), height);
 }
 
-// Red, green and blue without alpha; or Pillow's grey of them.
-function unpacked(pixels, channels) {
-  const count = pixels.length / 4;
-  const result = new Uint8Array(count * channels);
-  for (let i = 0; i < count; i++) {
-    const r = pixels[4 * i];
-    const g = pixels[4 * i + 1];
-    const b = pixels[4 * i + 2];
-    if (channels === 1) {
-      result[i] = (r * 19595 + g * 38470 + b * 7471 + 0x8000) >> 16;
-    } else {
-      result[3 * i] = r;
-      result[3 * i + 1] = g;
-      result[3 * i + 2] = b;
-    }
+// Pillow's grey of red, green and blue.
+function greys(pixels) {
+  const result = new Uint8Array(pixels.length / 4);
+  for (let i = 0; i < result.length; i++) {
+    result[i] = (pixels[4 * i] * 19595 + pixels[4 * i + 1] * 38470 + pixels[4 * i + 2] * 7471 + 0x8000) >> 16;
+  }
+  return result;
+}
+
+// Red, green and blue without alpha.
+function colours(pixels) {
+  const result = new Uint8Array((pixels.length / 4) * 3);
+  for (let i = 0, j = 0; i < pixels.length; i += 4) {
+    result[j++] = pixels[i];
+    result[j++] = pixels[i + 1];
+    result[j++] = pixels[i + 2];
   }
   return result;
 }

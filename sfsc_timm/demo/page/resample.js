@@ -2,6 +2,7 @@
 // A canvas scales in other ways, and embeddings would differ.
 
 const BITS = 32 - 8 - 2; // of a weight's fraction, as in Pillow
+const HALF = 1 << (BITS - 1);
 
 const sinc = (x) => (x === 0 ? 1 : Math.sin(Math.PI * x) / (Math.PI * x));
 
@@ -58,17 +59,41 @@ const clipped = (sum) => {
   return value < 0 ? 0 : value > 255 ? 255 : value;
 };
 
-// Resizes the rows of a band: `source` holds `rows` rows of `from` pixels, `target` as many rows of the new length.
-export function resizeRows(source, rows, from, channels, plan, target, to) {
+// Resizes the rows of a band of pixels of red, green, blue and alpha, to as many rows of red, green and blue.
+// Sums stay within 32 bits, as in Pillow; saying so to the machine makes this several times as fast.
+export function resizeColours(source, rows, from, plan, target, to) {
   const { begins, counts, table, most } = plan;
   for (let y = 0; y < rows; y++) {
     for (let x = 0; x < to; x++) {
-      const first = (y * from + begins[x]) * channels;
-      for (let c = 0; c < channels; c++) {
-        let sum = 1 << (BITS - 1);
-        for (let j = 0; j < counts[x]; j++) sum += source[first + j * channels + c] * table[x * most + j];
-        target[(y * to + x) * channels + c] = clipped(sum);
+      let at = (y * from + begins[x]) << 2;
+      const first = x * most;
+      const end = first + counts[x];
+      let r = HALF;
+      let g = HALF;
+      let b = HALF;
+      for (let j = first; j < end; j++, at += 4) {
+        const weight = table[j];
+        r = (r + Math.imul(source[at], weight)) | 0;
+        g = (g + Math.imul(source[at + 1], weight)) | 0;
+        b = (b + Math.imul(source[at + 2], weight)) | 0;
       }
+      const place = (y * to + x) * 3;
+      target[place] = clipped(r);
+      target[place + 1] = clipped(g);
+      target[place + 2] = clipped(b);
+    }
+  }
+}
+
+// The same for greys.
+export function resizeGreys(source, rows, from, plan, target, to) {
+  const { begins, counts, table, most } = plan;
+  for (let y = 0; y < rows; y++) {
+    for (let x = 0; x < to; x++) {
+      const first = y * from + begins[x];
+      let sum = HALF;
+      for (let j = 0; j < counts[x]; j++) sum = (sum + Math.imul(source[first + j], table[x * most + j])) | 0;
+      target[y * to + x] = clipped(sum);
     }
   }
 }
@@ -79,8 +104,9 @@ export function resizeColumns(source, line, plan, to) {
   const target = new Uint8Array(to * line);
   for (let y = 0; y < to; y++) {
     for (let x = 0; x < line; x++) {
-      let sum = 1 << (BITS - 1);
-      for (let j = 0; j < counts[y]; j++) sum += source[(begins[y] + j) * line + x] * table[y * most + j];
+      let at = begins[y] * line + x;
+      let sum = HALF;
+      for (let j = 0; j < counts[y]; j++, at += line) sum = (sum + Math.imul(source[at], table[y * most + j])) | 0;
       target[y * line + x] = clipped(sum);
     }
   }
