@@ -181,6 +181,7 @@ def _add_losses(
         Images(lambda samples=samples: serve(checkpoint, samples, args, data), name)  # type: ignore[misc]
         for name, samples in (('query', data.query), ('gallery', data.gallery))
     )
+    gallery = query if data.shared else gallery
     widest = checkpoint.widths[-1]
     phi = embed(checkpoint.model, gallery, [widest], device=find_device(args.device))[widest][:, : args.dim]
     for row in rows:

@@ -144,7 +144,7 @@ def quantisation_loss(
         exact: File of `export_onnx`.
         quantised: File of `quantise_onnx`.
         query: Batches of query images; read twice.
-        gallery: Batches of gallery images; read twice.
+        gallery: Batches of gallery images; read twice. The same object as `query` is read for both.
         truth: Identities and cameras.
         phi: The gallery as another model, such as the widest width, embedded it in floating point, (N, D).
 
@@ -154,7 +154,9 @@ def quantisation_loss(
         gallery (`float in φ`, `int8 in φ`).
     """
     queries = {name: run_onnx(path, query) for name, path in (('float', exact), ('int8', quantised))}
-    galleries = {name: run_onnx(path, gallery) for name, path in (('float', exact), ('int8', quantised))}
+    galleries = queries
+    if gallery is not query:
+        galleries = {name: run_onnx(path, gallery) for name, path in (('float', exact), ('int8', quantised))}
     found = {name: retrieval_metrics(queries[name], galleries[name], truth).mAP for name in queries}
     found['int8 query'] = retrieval_metrics(queries['int8'], galleries['float'], truth).mAP
     if phi is not None:
