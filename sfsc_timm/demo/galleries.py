@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -59,7 +60,7 @@ def glyph_gallery(checkpoint: Checkpoint, data: RetrievalData, cache: Path) -> t
     if not measured.is_file():
         transform, mode = checkpoint.preprocessing.transform(), checkpoint.preprocessing.image_mode
 
-        def embedded(samples: tuple[Sample, ...]) -> dict[float, Tensor]:
+        def embedded(samples: Sequence[Sample]) -> dict[float, Tensor]:
             return embed(checkpoint.model, (b.images for b in batches(samples, transform, mode=mode)))
 
         queries, galleries = embedded(data.query), embedded(data.gallery)

@@ -4,7 +4,7 @@ import { setUpCamera } from './camera.js';
 import { Embedder } from './embedder.js';
 import { showMatrix } from './matrix.js';
 import { bytes, column, factsOf, summary } from './results.js';
-import { told } from './sentence.js';
+import { Sentence, told } from './sentence.js';
 import { loadSite, search, searchByPicture } from './server.js';
 
 const part = (name) => document.getElementById(name);
@@ -30,7 +30,7 @@ async function start() {
     part('file').disabled = part('camera').disabled = false;
     document.body.dataset.ready = 'true';
   } catch (error) {
-    console.error(error);
+    if (!(error instanceof Sentence)) console.error(error);
     part('status').textContent = 'Not ready.';
     fail(told(error, 'The page could not be started; load it again.'));
   }
@@ -97,9 +97,7 @@ async function take(file, button) {
   for (const one of document.querySelectorAll('#examples button')) {
     one.setAttribute('aria-pressed', String(one === button));
   }
-  URL.revokeObjectURL(part('preview-image').src);
-  part('preview-image').src = URL.createObjectURL(file);
-  part('preview-image').alt = `Your picture: ${file.name}`;
+  part('preview-image').hidden = true;
   part('preview-text').textContent = `${file.name}, ${bytes(file.size)}`;
   part('preview').hidden = false;
   current = file;
@@ -128,10 +126,20 @@ const checkedWidths = () =>
 
 async function byBrowser(file) {
   const embedded = await embedder.embed(file);
+  if (file === current) preview(file, embedded);
   const found = await search(config, embedded.embedding);
-  part('preview-text').textContent = `${file.name}, ${embedded.width} x ${embedded.height} pixels, ${bytes(file.size)}`;
   const title = `width ${config.browser.width}, this browser`;
   return { title, facts: factsOf({ ...embedded, ...found }, true), matches: found.matches };
+}
+
+// Shown once it is known to be a picture of a bearable size: the browser decodes it once more for this.
+function preview(file, { width, height }) {
+  const image = part('preview-image');
+  URL.revokeObjectURL(image.src);
+  image.src = URL.createObjectURL(file);
+  image.alt = `Your picture: ${file.name}`;
+  image.hidden = false;
+  part('preview-text').textContent = `${file.name}, ${width} x ${height} pixels, ${bytes(file.size)}`;
 }
 
 async function byServer(file, width) {

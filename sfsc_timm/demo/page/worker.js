@@ -65,7 +65,7 @@ async function answer({ id, task, value }) {
   try {
     self.postMessage({ id, result: await { load, embed }[task](value) });
   } catch (error) {
-    console.error(error);
+    if (!(error instanceof Sentence)) console.error(error);
     const otherwise =
       task === 'load'
         ? 'The model could not be started in this browser; update it, or try another one.'
