@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
 from .base import SubModelLoss
-from .objective import Objective, Reference, cosine_distance
+from .objective import Objective, Reference, SubModelOutput, cosine_distance
 from .triplet import BatchHardTriplet
 
 
@@ -17,12 +19,18 @@ class Aligned(Objective):
     2019); where embeddings are compared across widths, it is these that have to agree. The metric form is that of
     Budnik and Avrithis, CVPR 2021. Whatever is compared with the full width does not train it.
 
+    A sub-model may have run more images than have a target, those with one first: of the others it only learns the
+    full width's embedding.
+
     Args:
         loss: On logits.
         triplet: As for `Objective`.
         triplet_weight: As for `Objective`.
-        distill: Factor of 1 - cosine between a sub-model's and the full width's embedding of an image, in [0, 2].
+        distill: Factor of 1 - cosine between a sub-model's and the full width's embedding of an image, in [0, 2]: of
+            its mean over images with a target, and likewise of that over those without.
         cross: Factor of the triplet loss with a sub-model's anchors among the full width's embeddings.
+        triplet_from: Number of the narrowest width, ascending, that has the triplet loss on its own embeddings. It
+            makes a space better by itself, and pulls it away from the full width's.
 
     Raises:
         ValueError: If `cross` is asked for without a triplet loss.
@@ -37,12 +45,30 @@ class Aligned(Objective):
         triplet_weight: float = 1.0,
         distill: float = 0.0,
         cross: float = 0.0,
+        triplet_from: int = 0,
     ) -> None:
         super().__init__(loss, triplet, triplet_weight)
         if cross and triplet is None:
             raise ValueError(f'cross must be 0 without a triplet loss, got {cross}; give triplet, or leave cross out.')
         self.distill = distill
         self.cross = cross
+        self.triplet_from = triplet_from
+
+    def follow(
+        self, index: int, output: SubModelOutput, target: Tensor, reference: Reference, kl_scale: float | Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Computes loss and uncertainty, as `forward`, of a sub-model that looks up to the full-width model."""
+        known = len(target)
+        logits, embedding = output.logits[:known], output.embedding[:known]
+        loss, uncertainty = self.loss.with_uncertainty(logits, target, kl_scale)
+        if self.triplet is not None and index >= self.triplet_from:
+            loss = loss + self.triplet_weight * self.triplet(embedding, target)
+        own = replace(reference, embedding=reference.embedding[:known])
+        loss = loss + self.compatible(embedding, target, own, kl_scale)
+        if self.distill and known < len(output.embedding):
+            others = cosine_distance(output.embedding[known:], reference.embedding[known:])
+            loss = loss + self.distill * others
+        return loss, uncertainty
 
     def compatible(self, embedding: Tensor, target: Tensor, reference: Reference, kl_scale: float | Tensor) -> Tensor:
         """Computes the loss of disagreement with the full width."""

@@ -5,6 +5,7 @@ from ._heads import CosineLinear, classify_fixed, create_neck, fold_neck
 from ._lite_weights import fetch_lite_weights
 from ._slimmable import Slimmable
 from ._sorting import sort_channels
+from ._start import start_from
 from ._widths import DEFAULT_WIDTHS, at_width, check_widths, get_width, get_widths, scale_channels, set_width
 from .slim_convnext import SlimmableConvNeXt
 from .slim_efficientnet import SlimmableEfficientNet
@@ -37,4 +38,5 @@ __all__ = [
     'scale_channels',
     'set_width',
     'sort_channels',
+    'start_from',
 ]

@@ -47,6 +47,16 @@ class Recipe:
     def __post_init__(self) -> None:
         check_settings(self)
 
+    @property
+    def begins_alone(self) -> bool:
+        """Whether the full width is trained alone first; all widths start from it, with it as fixed reference."""
+        return False
+
+    @property
+    def joint_rate(self) -> float:
+        """Factor on the learning rate where all widths start from a full width that was trained alone."""
+        return 1.0
+
     @staticmethod
     def copies_of_classifier(model: Slimmable) -> list[Any]:
         """A classifier for each width below the full one, like the shared classifier at the start."""
@@ -100,7 +110,7 @@ class Recipe:
             smoothing: Label smoothing.
             triplet_weight: Factor of the triplet loss on each sub-model's embeddings; 0 for none.
             margin: Of that triplet loss.
-            reference: Finished full-width model, for recipes with separate networks that follow one.
+            reference: Finished full-width model, for recipes that follow one.
             **options: Of `SFSCTask`: seed, device, dtype, verbose.
         """
         triplet = BatchHardTriplet(margin) if triplet_weight else None

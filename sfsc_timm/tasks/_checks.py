@@ -38,6 +38,23 @@ def check_model(model: nn.Module) -> None:
         )
 
 
+def check_composed(composed: float, objective: Objective, reference: nn.Module | None, own_batches: bool) -> float:
+    """Returns `composed` if there is something to learn of images without a label.
+
+    Raises:
+        ValueError: It is negative, there is no finished reference or nothing that compares with it, or each width has
+            a batch of its own.
+    """
+    if not composed >= 0:
+        raise ValueError(f'composed must be at least 0, a share of the batch, got {composed}')
+    if composed and (reference is None or not objective.uses_reference or own_batches):
+        raise ValueError(
+            f'composed must be 0 but for an objective that compares widths with a finished reference on one batch for '
+            f'all, got {composed}; give reference and such an objective (losses.Aligned), and leave out own_batches'
+        )
+    return composed
+
+
 def create_objective(criterion: Any, options: dict[str, Any] | None) -> Objective:
     """Makes the objective of a criterion.
 

@@ -12,9 +12,29 @@ from torch import Tensor
 from ..losses import Objective, Reference
 from ..models import at_width
 from ..models._heads import classify_fixed
+from ._compose import compose
 from ._outputs import embedding_of, evaluating
 
-__all__ = ['divide', 'look_ahead', 'reference_of']
+__all__ = ['divide', 'look_ahead', 'reference_of', 'shown']
+
+
+def shown(
+    images: Tensor, target: Tensor, widths: int, own_batches: bool, composed: float
+) -> list[tuple[Tensor, Tensor]]:
+    """The images and targets of every width, ascending; the smaller widths' end in images without a target.
+
+    Args:
+        images: (B, C, H, W); with `own_batches` (widths * B, C, H, W).
+        target: Class indices or class probabilities, as many as images.
+        widths: How many there are.
+        own_batches: Whether each has a batch of its own.
+        composed: How many images without a target are made of those that all widths share, as a share of them.
+    """
+    if own_batches:
+        return divide(images, target, widths)
+    count = round(composed * len(images))
+    more = torch.cat([images, compose(images, count)]) if count else images
+    return [(more, target)] * (widths - 1) + [(images, target)]
 
 
 def divide(images: Tensor, target: Tensor, parts: int) -> list[tuple[Tensor, Tensor]]:
@@ -60,7 +80,10 @@ def look_ahead(
         own_batches: Whether they differ.
     """
     if not own_batches:
-        return [None if reference is None else refer(reference, batches[0])] * len(batches)
+        if reference is None:
+            return [None] * len(batches)
+        seen = refer(reference, batches[0])  # the others' images are the first of these
+        return [Reference(seen.embedding[: len(images)], seen.classify) for images in batches]
     if reference is not None:
         return [refer(reference, images) for images in batches]
     if not objective.uses_reference:

@@ -15,9 +15,9 @@ from ..gradients import GradientProjection, Projection
 from ..losses import Objective, SubModelLoss, kl_annealing
 from ..models import at_width, get_width, get_widths, set_width
 from ..slim import slice_layout
-from ._checks import check_model, create_objective, nested
+from ._checks import check_composed, check_model, create_objective, nested
 from ._outputs import run_width
-from ._references import divide, look_ahead, reference_of
+from ._references import look_ahead, reference_of, shown
 from ._replica import Replica
 from ._steps import HandOver, MicroStep, StepResult, computes_in_half
 from ._sums import GradientSums
@@ -67,6 +67,8 @@ class SFSCTask(TrainingTask):
             its images); with batches of their own they disagree by chance, and shared weights average over more images.
             For an objective that compares widths, the full width looks at every smaller width's images a second time,
             as it serves (in evaluation mode); with a shared batch it takes the training forward's embeddings.
+        composed: Images without a label that smaller widths run besides, made of the batch, as a share of it, for an
+            objective that compares them with a finished `reference`.
         size_weight: Factor of the loss of each smaller size, for a model with `embed_dims`: see `losses.Nested`.
         seed: Of the projection's random orders; the same on every process.
         device: Device of the task.
@@ -87,6 +89,7 @@ class SFSCTask(TrainingTask):
         kl_annealing_steps: int = 0,
         reference: nn.Module | None = None,
         own_batches: bool = False,
+        composed: float = 0.0,
         size_weight: float = 1.0,
         seed: int = 0,
         device: torch.device | None = None,
@@ -102,6 +105,7 @@ class SFSCTask(TrainingTask):
         objective = nested(create_objective(criterion, criterion_kwargs), model, size_weight)
         self.objective = objective.to(device=self.device)
         self.own_batches = own_batches
+        self.composed = check_composed(composed, self.objective, reference, own_batches)
         self.reference = None if reference is None else reference.to(self.device).eval().requires_grad_(False)
         self.extra_parameters = list(self.objective.parameters())
         self.kl_annealing_steps = kl_annealing_steps
@@ -112,8 +116,7 @@ class SFSCTask(TrainingTask):
         self._sums = GradientSums([*model.parameters(), *self.extra_parameters], self.projection)
         if verbose:
             _logger.info(
-                'SFSCTask: widths %s jointly, criterion %s, aggregation %s, scope %s; output, validation and EMA are '
-                'those of width %g.',
+                'SFSCTask: widths %s jointly, criterion %s, aggregation %s, scope %s; output and EMA are of width %g.',
                 ', '.join(f'{width:g}' for width in self.widths),
                 self.objective.loss,
                 aggregation,
@@ -270,7 +273,7 @@ class SFSCTask(TrainingTask):
         model = unwrap_model(self.trainable_module)
         active = get_width(model)
         widths = len(self.widths)
-        parts = divide(images, target, widths) if self.own_batches else [(images, target)] * widths
+        parts = shown(images, target, widths, self.own_batches, self.composed)
         found: list[tuple[Tensor, Tensor]] = []
         references = look_ahead(model, self.objective, self.reference, [part[0] for part in parts], self.own_batches)
         steps = self.kl_annealing_steps
@@ -288,7 +291,7 @@ class SFSCTask(TrainingTask):
                 if first and index == order[-1]:
                     references = [reference_of(model, output.embedding)] * widths
                 if self.widths[index] == active:
-                    result['output'] = output.logits
+                    result['output'] = output.logits[: len(parts[index][1])]
                 found.append((loss, uncertainty))
         return found[::-1] if first else found
 

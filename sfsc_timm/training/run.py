@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,15 @@ from ..data import Preprocessing, RetrievalData
 from ..evaluation import CompatibilityMatrix, plot_matrix
 from ..models import Slimmable
 from ..recipes import Recipe, create_recipe
-from .build import create_loaders, create_model, lone_model, probe, read_training_data, resolve_input
+from .build import (
+    create_loaders,
+    create_model,
+    fit_model_to_input,
+    lone_model,
+    probe,
+    read_training_data,
+    resolve_input,
+)
 from .config import TrainConfig, write_config
 from .folder import LAST
 from .lone import LoneNetworks
@@ -27,6 +35,7 @@ from .network import Network, Shared, draw
 from .origin import origin_of
 from .report import Report
 from .stopping import StopSignal
+from .teacher import start_from_teacher
 
 __all__ = ['TrainingRun']
 
@@ -37,7 +46,8 @@ class TrainingRun:
     """Trains by a recipe, in a folder of its own.
 
     The folder holds args.yaml, summary.csv, last.pth.tar (everything it takes to go on), model_best.pth.tar,
-    matrix.json, matrix.png and training.png. Recipes with a network for each width have folders w1, w0.75, ... in it.
+    matrix.json, matrix.png and training.png. Recipes with a network for each width have folders w1, w0.75, ... in it,
+    those whose full width is trained alone first a folder `teacher`.
 
     Args:
         config: Settings.
@@ -70,7 +80,13 @@ class TrainingRun:
                 f'{str(self.folder)!r} holds a run already; go on with --resume {self.folder}, or choose another '
                 '--experiment'
             )
+        if config.torchcompile and self.recipe.begins_alone:
+            raise ValueError(
+                f'torchcompile must be left out where embeddings are compared, got {config.torchcompile!r}: a compiled '
+                'model gives logits only; give --recipe-kwargs teacher=0, or leave it out'
+            )
         self.input: Preprocessing = resolve_input(config)
+        self.config = config = fit_model_to_input(config, self.input)
         self.widths = probe(config, self.input).widths
         self.data: RetrievalData = read_training_data(config, self.input.input_size)
         self.train_batches, self._query, self._gallery = create_loaders(
@@ -122,8 +138,21 @@ class TrainingRun:
         """The model, and its matrix if the last epoch was trained, and so evaluated, just now."""
         torch.manual_seed(self.config.seed)
         model = create_model(self.config, self.data.num_classes, self.input)
-        trained = self._train(shared, '', model, None, {})
+        teacher = self._train_teacher(shared, model) if self.recipe.begins_alone and len(self.widths) > 1 else None
+        trained = self._train(shared, '', model, teacher, {})
         return trained.model, trained.matrix
+
+    def _train_teacher(self, shared: Shared, model: Slimmable) -> Slimmable:
+        """Trains the full width alone, or takes it as it was finished before; all widths of `model` start from it.
+
+        Widths that come from a checkpoint are trained already, and stay as they are.
+        """
+        torch.manual_seed(self.config.seed)
+        whole = lone_model(self.config, 1.0, self.data.num_classes, self.input)
+        teacher: Slimmable = self._train(shared, 'teacher', whole, None, {'widths': (1.0,)}).model
+        if not self.config.initial_checkpoint:
+            start_from_teacher(model.to(self.device), teacher, self.train_batches)
+        return teacher
 
     def _train_separately(self, shared: Shared) -> tuple[LoneNetworks, None]:
         """The networks, which have no matrix yet that sets one against another."""
@@ -164,7 +193,8 @@ class TrainingRun:
             task.prepare_distributed()
         # Each process draws its own randomness; weights have just been made the same.
         torch.manual_seed(config.seed + (dist.get_rank() if dist.is_initialized() else 0))
-        loop = Loop(task, self.train_batches, config)
+        rate = self.recipe.joint_rate if reference is not None and not self.recipe.separate else 1.0
+        loop = Loop(task, self.train_batches, replace(config, lr=config.lr * rate))
         network = Network(shared, name, folder, loop, {**config.model_kwargs, **changes})
         network.train()
         return network
