@@ -98,7 +98,7 @@ def test_the_groups_of_a_residual_network() -> None:
 
 @pytest.mark.parametrize('member', MEMBERS, ids=name_of)
 def test_the_second_time_nothing_moves(member: Member) -> None:
-    model, x = member.create(), images(size=64)
+    model, x = member.create(), images(size=member.kwargs.get('img_size', 64))
     sort_channels(model, x)
     before = {k: t.clone() for k, t in model.state_dict().items()}
     order = sort_channels(model, x)
