@@ -61,6 +61,11 @@ def whole_number(low: int, high: int | None = None) -> Callable[[str], int]:
     return read
 
 
+def location(text: str) -> Path | str:
+    """The type of an argument that is a folder, or an address such as s3://bucket/gallery, which stays as it is."""
+    return text if '://' in text else Path(text)
+
+
 def add_checkpoint_arguments(parser: argparse.ArgumentParser, *, positional: bool = False) -> None:
     """Adds what says which model embeds, and how images are prepared for it.
 

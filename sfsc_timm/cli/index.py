@@ -8,6 +8,9 @@ changed are embedded again, and those whose file is gone are counted. Several pr
 belongs to one metric space, one width, one embedding size and one way of preparing images; anything else is refused.
 With --dim, a checkpoint of several embedding sizes (embed_dims) makes a gallery of a smaller one.
 
+--store lance keeps a table of LanceDB in place of safetensors files, in a folder or at s3://bucket/gallery, with the
+columns of a manifest, by which `search --where` filters; its index is built by its size. See `sfsc-timm gallery`.
+
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ from .._device import find_device
 from ..data import Sample
 from ..evaluation import embed
 from ..models._sizes import check_size
-from ..retrieval import Existing, Gallery, GalleryInfo, Preparation, find_changes, state_since, times_of
+from ..retrieval import Existing, GalleryInfo, Preparation, Store, find_changes, state_since, times_of
 from ._options import (
     CHECKPOINT,
     add_checkpoint_arguments,
@@ -30,12 +33,14 @@ from ._options import (
     check_data_arguments,
     embed_dim,
     load_model,
+    location,
     read_data,
     serve,
     suited,
     track,
     whole_number,
 )
+from ._store import add_store_arguments, finish, make_gallery, manifest_labels
 from ._terminal import console
 
 if TYPE_CHECKING:
@@ -55,8 +60,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_data_arguments(parser, required=False)
     group = parser.add_argument_group('gallery')
     group.add_argument(
-        '--output', type=Path, default=Path('gallery'), metavar='DIR', help='folder of the gallery (%(default)s)'
+        '--output', type=location, default=Path('gallery'), metavar='DIR', help='folder of the gallery (%(default)s)'
     )
+    add_store_arguments(group)
     group.add_argument(
         '--width', type=float, metavar='W', help="width that embeds the images (the checkpoint's widest)"
     )
@@ -99,12 +105,15 @@ def run(args: argparse.Namespace) -> None:
     info = GalleryInfo(
         checkpoint.source, width, size, checkpoint.compatibility, args.dtype, checkpoint.space, checkpoint.digest(width)
     )
-    gallery = Gallery.create(args.output, info)
+    labels = manifest_labels(args)
+    gallery = make_gallery(info, labels, args)
     Preparation(checkpoint.preprocessing, args.flip).claim(gallery)
     again = _compare(gallery, terminal, args)
     left = gallery.missing(paths)
     terminal.print(f'{len(paths)} images, {len(paths) - len(left)} of them in the gallery already', soft_wrap=True)
-    skipped = _add(gallery, left, 'skip', checkpoint, args) + _add(gallery, again, 'replace', checkpoint, args)
+    skipped = _add(gallery, left, 'skip', checkpoint, labels, args)
+    skipped += _add(gallery, again, 'replace', checkpoint, labels, args)
+    finish(gallery, labels, paths, terminal, args)
     terminal.print(
         f'{args.output}: {len(gallery)} items at width {width:g}, {size} numbers each'
         + (f'; {skipped} unreadable images skipped' if skipped else ''),
@@ -112,7 +121,7 @@ def run(args: argparse.Namespace) -> None:
     )
 
 
-def _compare(gallery: Gallery, terminal: Console, args: argparse.Namespace) -> list[str]:
+def _compare(gallery: Store, terminal: Console, args: argparse.Namespace) -> list[str]:
     """Says which files changed or are gone since they were embedded, drops items, returns those to embed again."""
     found = find_changes(gallery, args.verify)
     again = [*(found.changed if args.changed == 'embed' else ()), *(found.unknown if args.verify else ())]
@@ -131,7 +140,12 @@ def _compare(gallery: Gallery, terminal: Console, args: argparse.Namespace) -> l
 
 
 def _add(
-    gallery: Gallery, paths: list[str], existing: Existing, checkpoint: Checkpoint, args: argparse.Namespace
+    gallery: Store,
+    paths: list[str],
+    existing: Existing,
+    checkpoint: Checkpoint,
+    labels: dict[str, dict[str, str]],
+    args: argparse.Namespace,
 ) -> int:
     """Embeds images into the gallery; returns how many were unreadable, of which nothing stays in it."""
     if not paths:
@@ -140,7 +154,9 @@ def _add(
     loader = serve(checkpoint, [Sample(Path(path), 0) for path in paths], args)
     for indices, embeddings in _shards(checkpoint, gallery.info, loader, args):
         chosen = [paths[i] for i in indices]
-        gallery.append(chosen, embeddings, [state_since(path, times.get(path)) for path in chosen], existing)
+        states = [state_since(path, times.get(path)) for path in chosen]
+        texts = {name: [column.get(path) for path in chosen] for name, column in labels.items()}
+        gallery.append(chosen, embeddings, states, existing, texts)
     if loader.skipped and existing == 'replace':
         gallery.remove([paths[i] for i in loader.skipped])
     return len(loader.skipped)

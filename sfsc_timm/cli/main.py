@@ -21,6 +21,7 @@ COMMANDS = {
     'eval': 'every query width against every gallery width of a checkpoint, on any data set',
     'index': 'embed a folder of images into a gallery',
     'search': 'search a gallery, at another width if you like',
+    'gallery': 'look after galleries: take items out, merge, convert, export, index',
     'refit': 'fit narrow widths again to your own images, without labels',
     'publish': 'put a checkpoint on the Hugging Face Hub, a branch for each width',
     'export': 'write widths as ONNX, as int8 too if you like',

@@ -23,8 +23,16 @@ from typing import TYPE_CHECKING, Any
 from .._device import find_device
 from ..data import Sample
 from ..evaluation import Match, embed, plot_contact_sheet
-from ..retrieval import Gallery, IncompatibleGalleryError, Preparation, indexed, query_size
-from ..retrieval import search as search_exactly
+from ..retrieval import (
+    Gallery,
+    IncompatibleGalleryError,
+    LanceGallery,
+    Preparation,
+    Store,
+    indexed,
+    open_gallery,
+    query_size,
+)
 from ._options import (
     CHECKPOINT,
     add_checkpoint_arguments,
@@ -32,6 +40,7 @@ from ._options import (
     asked_preprocessing,
     embed_dim,
     load_model,
+    location,
     serve,
     track,
 )
@@ -47,7 +56,7 @@ NOTES = CHECKPOINT
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
-    parser.add_argument('gallery', type=Path, metavar='GALLERY', help='folder of the gallery')
+    parser.add_argument('gallery', type=location, metavar='GALLERY', help='folder of the gallery, or s3://... of Lance')
     parser.add_argument('images', type=Path, nargs='+', metavar='IMAGE', help='query images, or folders of them')
     add_checkpoint_arguments(parser)
     group = parser.add_argument_group('search')
@@ -62,6 +71,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_error_argument(group)
     group.add_argument('--faiss', action='store_true', help='search an approximate index, kept in the gallery')
+    group.add_argument(
+        '--where', metavar='CONDITION', help='search among items of a Lance gallery such as "camera = 3" only'
+    )
+    group.add_argument('--exact', action='store_true', help="compare with every item, past a Lance gallery's index")
+    group.add_argument('--root', metavar='DIR', help="where the root of a Lance gallery's paths lies on this machine")
     group.add_argument('--json', action='store_true', help='print the matches as JSON')
     group.add_argument('--contact-sheet', type=Path, metavar='FILE', help='draw queries and matches, .png or .pdf')
     group.add_argument('--force', action='store_true', help='search although metric space or preparation differ')
@@ -70,7 +84,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Runs the command."""
     terminal = console()
-    gallery = Gallery(args.gallery)
+    gallery = open_gallery(args.gallery, args.root)
     if not len(gallery):
         raise ValueError(f'GALLERY must hold images, {str(args.gallery)!r} is empty; embed some by `sfsc-timm index`')
     if args.k < 1:
@@ -121,16 +135,16 @@ def _queries(images: list[Path]) -> list[Path]:
     return files
 
 
-def _prepared(checkpoint: Checkpoint, gallery: Gallery, args: argparse.Namespace) -> tuple[Checkpoint, bool]:
+def _prepared(checkpoint: Checkpoint, gallery: Store, args: argparse.Namespace) -> tuple[Checkpoint, bool]:
     """The checkpoint with the preprocessing of the gallery, and whether to average with the mirrored image."""
-    known = Preparation.read(gallery.folder)
+    known = Preparation.of(gallery)
     if known is None:
         return checkpoint, args.flip
-    wanted = known.for_queries(gallery.folder, asked_preprocessing(args), flip=args.flip, force=args.force)
+    wanted = known.for_queries(gallery.location, asked_preprocessing(args), flip=args.flip, force=args.force)
     channels = wanted.preprocessing.channels
     if channels != checkpoint.preprocessing.channels:
         raise IncompatibleGalleryError(
-            f'the images of {str(gallery.folder)!r} were prepared with {channels} channels, the checkpoint takes '
+            f'the images of {gallery.location!r} were prepared with {channels} channels, the checkpoint takes '
             f'{checkpoint.preprocessing.channels}: they are not of one metric space'
         )
     return replace(checkpoint, preprocessing=wanted.preprocessing), wanted.flip
@@ -153,13 +167,18 @@ def _embed(
     return embed(checkpoint.model, images(), [width], device=find_device(args.device), flip=flip)[width], readable
 
 
-def _search(queries: Tensor, gallery: Gallery, args: argparse.Namespace) -> list[list[tuple[str, float]]]:
+def _search(queries: Tensor, gallery: Store, args: argparse.Namespace) -> list[list[tuple[str, float]]]:
     """Paths and scores of the matches of each query, best first."""
     k = min(args.k, len(gallery))
-    if args.faiss:
-        scores, items = indexed(gallery, args.distance).search(queries, k)
-    else:
-        scores, items = search_exactly(queries, gallery.embeddings(), k, distance=args.distance)
+    if isinstance(gallery, LanceGallery):
+        if args.faiss:
+            raise ValueError('--faiss is for safetensors galleries, got a Lance gallery, which has an index of its own')
+        return gallery.search(queries, k, distance=args.distance, where=args.where, exact=args.exact)
+    if not args.faiss or not isinstance(gallery, Gallery):
+        return gallery.search(queries, k, distance=args.distance, where=args.where)
+    if args.where is not None:
+        gallery.blocks(args.where)  # which it refuses
+    scores, items = indexed(gallery, args.distance).search(queries, k)
     paths = gallery.paths
     return [
         [(paths[item], score) for item, score in zip(row, values, strict=True) if item >= 0]

@@ -77,6 +77,23 @@ def read_manifest(file: Path) -> list[Row]:
     return rows
 
 
+def read_labels(file: Path) -> dict[str, dict[str, str]]:
+    """All columns of a manifest but path and split: for each, its text by absolute path, where there is one.
+
+    Raises:
+        ValueError: See `read_manifest`.
+    """
+    rows = read_manifest(file)
+    lines = [cells for cells in csv.reader(io.StringIO(read_text(file, TREE), newline=''), strict=True) if cells]
+    names = [name.strip() for name in lines[0]]
+    paths = [str(row.path.resolve()) for row in rows]
+    return {
+        name: {path: text for path, cells in zip(paths, lines[1:], strict=True) if (text := cells[place].strip())}
+        for place, name in enumerate(names)
+        if name not in {'path', 'split', ''}
+    }
+
+
 def _columns(file: Path, header: list[str]) -> list[str]:
     """Checks the first line, the names of the columns."""
     names = [name.strip() for name in header]
