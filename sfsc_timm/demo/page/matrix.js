@@ -5,7 +5,8 @@ const COLOURS = ['#f4f8fb', '#bcd9ea', '#5ba3cf', '#1f6fae', '#0b3c6f'].map((nam
   [1, 3, 5].map((at) => parseInt(name.slice(at, at + 2), 16)),
 );
 
-const INKS = [[0, 0, 0], [255, 255, 255]]; // of which one reaches a contrast of 4.5 on any paper
+// One of them reaches a contrast of 4.5 on any paper.
+const INKS = [[0, 0, 0], [255, 255, 255]];
 
 function colour(share) {
   const at = Math.min(share * (COLOURS.length - 1), COLOURS.length - 1.0001);

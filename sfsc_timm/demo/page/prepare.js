@@ -1,6 +1,6 @@
 // From a picture to the input of the model, by the steps of preprocessing.json.
 
-import { resizeColours, resizeColumns, resizeGreys, weights } from './resample.js';
+import { columnSums, columnsFirst, resizeColours, resizeColumns, resizeGreys, weights } from './resample.js';
 
 // Python's rounding: halves to the even neighbour.
 export function rounded(value) {
@@ -38,17 +38,31 @@ export function prepare(picture, preprocessing) {
 }
 
 function resized(picture, width, height, channels, filter) {
-  const line = width * channels;
-  const result = new Uint8Array(picture.height * line);
   const across = width === picture.width ? null : weights(picture.width, width, filter);
-  for (const { first, rows, pixels } of picture.bands()) {
-    const target = result.subarray(first * line, (first + rows) * line);
-    if (!across) target.set(channels === 1 ? greys(pixels) : colours(pixels));
-    else if (channels === 1) resizeGreys(greys(pixels), rows, picture.width, across, target, width);
-    else resizeColours(pixels, rows, picture.width, across, target, width);
+  const down = height === picture.height ? null : weights(picture.height, height, filter);
+  const shorten = (pixels, stride, rows, target) => {
+    if (channels === 1) resizeGreys(pixels, rows, picture.width, across, target, width);
+    else resizeColours(pixels, stride, rows, picture.width, across, target, width);
+  };
+  const unpacked = channels === 1 ? greys : colours;
+
+  if (down && columnsFirst(picture.width, picture.height, width, height)) {
+    const columns = columnSums(picture.width * channels, down, height);
+    for (const { first, rows, pixels } of picture.bands()) columns.add(unpacked(pixels), first, rows);
+    const lower = columns.finish();
+    if (!across) return lower;
+    const result = new Uint8Array(height * width * channels);
+    shorten(lower, channels, height, result);
+    return result;
   }
-  if (height === picture.height) return result;
-  return resizeColumns(result, line, weights(picture.height, height, filter), height);
+  const line = width * channels;
+  const narrower = new Uint8Array(picture.height * line);
+  for (const { first, rows, pixels } of picture.bands()) {
+    const target = narrower.subarray(first * line, (first + rows) * line);
+    if (across) shorten(channels === 1 ? greys(pixels) : pixels, 4, rows, target);
+    else target.set(unpacked(pixels));
+  }
+  return down ? resizeColumns(narrower, line, down, height) : narrower;
 }
 
 // Pillow's grey of red, green and blue.

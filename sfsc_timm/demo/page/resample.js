@@ -1,4 +1,4 @@
-// Pillow's resize of 8-bit pixels, number for number: antialiased, in fixed point, rows first and columns after them.
+// Pillow's resize of 8-bit pixels, number for number: antialiased, in fixed point, rows after columns or before.
 // A canvas scales in other ways, and embeddings would differ.
 
 const BITS = 32 - 8 - 2; // of a weight's fraction, as in Pillow
@@ -49,8 +49,11 @@ export function weights(from, to, filter) {
   return { begins, counts, table, most };
 }
 
+// The step is added up, as Pillow does: where a place falls between two pixels, the rounding decides.
 function nearest(from, to) {
-  const begins = Int32Array.from({ length: to }, (_, i) => Math.min(from - 1, Math.floor(((i + 0.5) * from) / to)));
+  const begins = new Int32Array(to);
+  let place = (from / to) * 0.5;
+  for (let i = 0; i < to; i++, place += from / to) begins[i] = Math.min(from - 1, Math.trunc(place));
   return { begins, counts: new Int32Array(to).fill(1), table: new Int32Array(to).fill(1 << BITS), most: 1 };
 }
 
@@ -59,19 +62,23 @@ const clipped = (sum) => {
   return value < 0 ? 0 : value > 255 ? 255 : value;
 };
 
-// Resizes the rows of a band of pixels of red, green, blue and alpha, to as many rows of red, green and blue.
+// Whether columns come before rows, as in Pillow since version 13: where the height shrinks by more than twice as much.
+export const columnsFirst = (width, height, toWidth, toHeight) =>
+  height > toHeight && height - toHeight > 2 * (width - toWidth);
+
+// Resizes the rows of a band of pixels of red, green, blue and perhaps alpha (a stride of 3 or 4), which goes.
 // Sums stay within 32 bits, as in Pillow; saying so to the machine makes this several times as fast.
-export function resizeColours(source, rows, from, plan, target, to) {
+export function resizeColours(source, stride, rows, from, plan, target, to) {
   const { begins, counts, table, most } = plan;
   for (let y = 0; y < rows; y++) {
     for (let x = 0; x < to; x++) {
-      let at = (y * from + begins[x]) << 2;
+      let at = (y * from + begins[x]) * stride;
       const first = x * most;
       const end = first + counts[x];
       let r = HALF;
       let g = HALF;
       let b = HALF;
-      for (let j = first; j < end; j++, at += 4) {
+      for (let j = first; j < end; j++, at += stride) {
         const weight = table[j];
         r = (r + Math.imul(source[at], weight)) | 0;
         g = (g + Math.imul(source[at + 1], weight)) | 0;
@@ -111,4 +118,22 @@ export function resizeColumns(source, line, plan, to) {
     }
   }
   return target;
+}
+
+// Resizes columns before rows, of bands as they come: `add` takes rows of `line` values, `finish` gives the image.
+export function columnSums(line, plan, to) {
+  const { begins, counts, table, most } = plan;
+  const sums = new Int32Array(to * line).fill(HALF);
+  const add = (source, first, rows) => {
+    for (let i = 0; i < to; i++) {
+      const begin = Math.max(first, begins[i]);
+      const end = Math.min(first + rows, begins[i] + counts[i]);
+      for (let y = begin; y < end; y++) {
+        const weight = table[i * most + y - begins[i]];
+        let from = (y - first) * line;
+        for (let x = i * line; x < (i + 1) * line; x++, from++) sums[x] += Math.imul(source[from], weight);
+      }
+    }
+  };
+  return { add, finish: () => Uint8Array.from(sums, clipped) };
 }
