@@ -135,7 +135,7 @@ def test_an_exported_model_is_as_small(
     model, root, _ = saved
     given: list[Any] = []
 
-    def keep(dense: Any, path: Path, _: Any) -> Path:
+    def keep(dense: Any, path: Path, *_: Any, **__: Any) -> Path:
         given.append(dense)
         path.parent.mkdir(parents=True)
         path.write_bytes(b'')
