@@ -89,25 +89,27 @@ def _site(args: argparse.Namespace, terminal: Any, scratch: Path) -> Site:
     from ..checkpoints import load_checkpoint_model
     from ..data._files import require_images
     from ..demo import cache_folder, find_runtime, make_examples, make_site, prepared_as, read_matrix
-    from ..retrieval import Gallery
+    from ..retrieval import Store, open_gallery
 
     cache = args.cache or cache_folder()
     checkpoint = load_checkpoint_model(args.checkpoint)
     browser = checkpoint.widths[0] if args.width is None else args.width
     server = checkpoint.widths[-1:] if args.server_widths is None else tuple(dict.fromkeys(args.server_widths))
     matrix = read_matrix(checkpoint, args.matrix)
+    gallery: Store
+    examples: list[Path] | None
     if args.gallery is None:
         gallery, examples, measured = _glyphs(checkpoint, terminal, cache)
         matrix = matrix or measured
     else:
-        gallery = Gallery(args.gallery)
+        gallery = open_gallery(args.gallery)
         examples = None
     checkpoint, flip = prepared_as(gallery, checkpoint)
     runtime = find_runtime(cache, args.ort_dir)  # once all else is known to fit
     if args.examples is not None:
         examples = require_images(args.examples, '  DIR/*.jpg, .png, ...')[:8]
     if examples is None or args.examples is not None:
-        examples = make_examples(examples or [Path(path) for path in gallery.paths], scratch)
+        examples = make_examples(examples or [Path(path) for path, _ in gallery.files()], scratch)
     terminal.print(f'{len(gallery)} pictures; the browser runs width {browser:g}', soft_wrap=True)
     return make_site(
         checkpoint, gallery, browser=browser, server=server, examples=examples, matrix=matrix, runtime=runtime,

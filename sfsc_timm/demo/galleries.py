@@ -15,12 +15,12 @@ from .._files import write_json
 from ..checkpoints import Checkpoint
 from ..data import RetrievalData, Sample, batches
 from ..evaluation import CompatibilityMatrix, GroundTruth, compatibility_matrix, embed
-from ..retrieval import Gallery, GalleryInfo, IncompatibleGalleryError, Preparation
+from ..retrieval import Gallery, GalleryInfo, IncompatibleGalleryError, Preparation, Store, query_size
 
 __all__ = ['glyph_gallery', 'prepared_as', 'read_matrix']
 
 
-def prepared_as(gallery: Gallery, checkpoint: Checkpoint) -> tuple[Checkpoint, bool]:
+def prepared_as(gallery: Store, checkpoint: Checkpoint) -> tuple[Checkpoint, bool]:
     """The checkpoint with the preprocessing of a gallery's images, and whether to average with the mirrored image.
 
     Raises:
@@ -28,17 +28,18 @@ def prepared_as(gallery: Gallery, checkpoint: Checkpoint) -> tuple[Checkpoint, b
         ValueError: It is empty.
     """
     if not len(gallery):
-        raise ValueError(f'GALLERY must hold images, {str(gallery.folder)!r} is empty; embed some by `sfsc-timm index`')
+        raise ValueError(f'GALLERY must hold images, {gallery.location!r} is empty; embed some by `sfsc-timm index`')
     blank = torch.zeros(1, *checkpoint.preprocessing.input_size)
-    size = next(iter(embed(checkpoint.model, [blank], checkpoint.widths[-1:]).values())).shape[1]
+    whole = next(iter(embed(checkpoint.model, [blank], checkpoint.widths[-1:]).values())).shape[1]
+    size = query_size(gallery.info.embed_dim, checkpoint.embed_dims, whole)
     gallery.check(checkpoint.compatibility, size, space_id=checkpoint.space)
-    known = Preparation.read(gallery.folder)
+    known = Preparation.of(gallery)
     if known is None:
         return checkpoint, False
-    wanted = known.for_queries(gallery.folder, {}, flip=False)
+    wanted = known.for_queries(gallery.location, {}, flip=False)
     if wanted.preprocessing.channels != checkpoint.preprocessing.channels:
         raise IncompatibleGalleryError(
-            f'the images of {str(gallery.folder)!r} were prepared with {wanted.preprocessing.channels} channels, the '
+            f'the images of {gallery.location!r} were prepared with {wanted.preprocessing.channels} channels, the '
             f'checkpoint takes {checkpoint.preprocessing.channels}: they are not of one metric space'
         )
     return replace(checkpoint, preprocessing=wanted.preprocessing), wanted.flip

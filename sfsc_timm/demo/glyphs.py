@@ -7,6 +7,7 @@ import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 from .._files import write_json
@@ -51,7 +52,7 @@ def _write(folder: Path, samples: Sequence[Sample], names: Sequence[str]) -> lis
     written = []
     for sample in samples:
         name = f'{names[sample.identity]}, {TYPEFACES[sample.camera]}.png'
-        Image.fromarray(sample.image).save(folder / name)
+        Image.fromarray(np.asarray(sample.image)).save(folder / name)
         written.append((name, sample.identity, sample.camera))
     return written
 

@@ -8,14 +8,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from .._version import __version__
 from ..checkpoints import Checkpoint
 from ..data import load_image
 from ..evaluation import CompatibilityMatrix
 from ..export import export_onnx, write_preprocessing
-from ..retrieval import Gallery
+from ..retrieval import Store
 from .runtime import RUNTIME_VERSION
 from .server import Site, normalised
 
@@ -27,7 +29,7 @@ _EXAMPLE_SIDE = 512
 
 def make_site(
     checkpoint: Checkpoint,
-    gallery: Gallery,
+    gallery: Store,
     *,
     browser: float,
     server: Sequence[float],
@@ -63,7 +65,7 @@ def make_site(
         raise ValueError(f'-k must be in [1, 50], got {k}')
     models = {width: _exported(checkpoint, width, cache / 'models') for width in dict.fromkeys((browser, *server))}
     stated = models[browser].with_name('preprocessing.json').read_text(encoding='utf-8')
-    paths = [Path(path) for path in gallery.paths]
+    paths, embeddings = _content(gallery)
     config = {
         'format': 1,
         'model': Path(checkpoint.source).name,
@@ -82,7 +84,7 @@ def make_site(
     }  # fmt: skip
     return Site(
         config,
-        normalised(gallery.embeddings().float().numpy()),
+        embeddings,
         paths,
         [path.stem for path in paths],
         list(examples),
@@ -90,6 +92,16 @@ def make_site(
         runtime,
         models,
     )
+
+
+def _content(gallery: Store) -> tuple[list[Path], NDArray[np.float32]]:
+    """The file of every item, and its embedding at length 1."""
+    paths: list[Path] = []
+    embeddings = np.empty((len(gallery), gallery.info.embed_dim), np.float32)
+    for names, block in gallery.blocks():
+        embeddings[len(paths) : len(paths) + len(names)] = normalised(block.float().numpy())
+        paths.extend(map(Path, names))
+    return paths, embeddings
 
 
 def make_examples(files: Sequence[Path], folder: Path, count: int = 8) -> list[Path]:

@@ -30,7 +30,8 @@ def gallery_of(checkpoint, folder, files, **changes):
     info = GalleryInfo('x', 1.0, 16, checkpoint.compatibility, space_id=checkpoint.space)
     gallery = Gallery.create(folder, info)
     Preparation(checkpoint.preprocessing, **changes).claim(gallery)
-    gallery.append([str(file) for file in files], torch.randn(len(files), 16))
+    if files:
+        gallery.append([str(file) for file in files], torch.randn(len(files), 16))
     return gallery
 
 

@@ -60,6 +60,13 @@ def stated(preprocessing):
     return {'input': {'channels': preprocessing.image_mode}, 'steps': preprocessing.steps()}
 
 
+def takes_columns_first():
+    """Whether Pillow resizes as the page does; versions before 13 take rows first always."""
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (91, 37, 3), np.uint8))
+    steps = image.resize((37, 60), Image.Resampling.BICUBIC).resize((32, 60), Image.Resampling.BICUBIC)
+    return steps.tobytes() == image.resize((32, 60), Image.Resampling.BICUBIC).tobytes()
+
+
 def expected(preprocessing, image):
     return preprocessing.transform()(image.convert(preprocessing.image_mode)).numpy()
 
@@ -71,7 +78,9 @@ def test_the_server_prepares_as_timm_does():
 
 
 def test_the_page_prepares_as_timm_does(tmp_path):
-    """Bit for bit, but for the last rounding of the normalisation."""
+    """Pixel for pixel, but for the last rounding of the normalisation."""
+    if not takes_columns_first():
+        pytest.skip('this Pillow resizes rows before columns always')
     node = shutil.which('node')
     if node is None:
         pytest.skip('node is not installed')

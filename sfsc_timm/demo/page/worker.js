@@ -38,7 +38,7 @@ async function run(values, flip) {
     const found = (await session.run({ [input.name]: tensor }))[output.name].data;
     sum = sum ? sum.map((value, i) => (value + found[i]) / 2) : Float32Array.from(found);
   }
-  return sum;
+  return sum.slice(0, config.gallery.embed_dim); // an embedding may hold a smaller one, which the gallery is of
 }
 
 async function embed(file) {

@@ -16,12 +16,13 @@ Embed = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 """From the input (1, C, H, W) to the embedding (D,)."""
 
 
-def open_model(path: Path, preprocessing: Mapping[str, Any], *, flip: bool = False) -> Embed:
+def open_model(path: Path, preprocessing: Mapping[str, Any], size: int, *, flip: bool = False) -> Embed:
     """Opens an exported model on the CPU.
 
     Args:
         path: Its file.
         preprocessing: The preprocessing.json beside it, which names input and output.
+        size: Numbers of an embedding to take, from the first on: those of the gallery's.
         flip: Average the embedding with that of the mirrored image.
 
     Raises:
@@ -42,6 +43,6 @@ def open_model(path: Path, preprocessing: Mapping[str, Any], *, flip: bool = Fal
         if flip:
             images = np.concatenate([images, images[..., ::-1]])
         found: NDArray[np.float32] = session.run([target], {source: images})[0]
-        return found.mean(0)
+        return found.mean(0)[:size]
 
     return embed

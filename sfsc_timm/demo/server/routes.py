@@ -62,8 +62,8 @@ class Routes:
         preprocessing = self._config['preprocessing']
         if embedders is None:
             widths = [one['width'] for one in self._config['server']]
-            flip = self._config['flip']
-            embedders = {width: open_model(site.models[width], preprocessing, flip=flip) for width in widths}
+            flip, size = self._config['flip'], site.embeddings.shape[1]
+            embedders = {width: open_model(site.models[width], preprocessing, size, flip=flip) for width in widths}
         self._embedders = {f'{width:g}': embed for width, embed in embedders.items()}
         browser = self._config['browser']['width']
         self._assets = list_assets(site.page, site.runtime, {browser: site.models[browser]}, site.examples)
