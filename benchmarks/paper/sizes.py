@@ -5,10 +5,11 @@
     python -m benchmarks.paper.sizes --data glyphs --report  # only draws the table of what is there
 
 Both are trained by SFSC without a teacher, with the settings in configs/ and those that tune.py had chosen for it on
-`emoji`, with 256 numbers in place of 128; nothing is tuned for the sizes. The goal: 64 numbers lose at most 1 mAP of 256, 32 at most 3, and 256 at
-most 0.5 of those trained alone. A finished run leaves one JSON under benchmarks/results/sizes/DATA; that of the model
-trained alone also holds what its embeddings are worth when they are cut without having been trained for it. Runs that
-were cut are gone on with. Settings after `--` go to every run (`-- --epochs 2 --threads 1`).
+`emoji`, with 256 numbers in place of 128; nothing is tuned for the sizes. The goal: 64 numbers lose at most 1 mAP of
+256, 32 at most 3, and 256 at most 0.5 of those trained alone. A finished run leaves one JSON under
+benchmarks/results/sizes/DATA; that of the model trained alone also holds what its embeddings are worth when they are
+cut without having been trained for it. Runs that were cut are gone on with. Settings after `--` go to every run
+(`-- --epochs 2 --threads 1`).
 """
 
 from __future__ import annotations
