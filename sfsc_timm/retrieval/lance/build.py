@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from math import isqrt
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -87,7 +88,7 @@ def _build(
         codes = sub_vectors or size // next(length for length in (8, 4, 2, 1) if size % length == 0)
         if size % codes:
             raise ValueError(f'sub-vectors must divide the {size} numbers of an embedding, got {codes}')
-        config = IvfPq(distance_type='cosine', num_partitions=parts, num_sub_vectors=codes)
+        config: Any = IvfPq(distance_type='cosine', num_partitions=parts, num_sub_vectors=codes)
     else:
         parts = partitions or max(1, items >> 18)
         config = HnswSq(distance_type='cosine', num_partitions=parts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import asdict
@@ -62,6 +63,8 @@ def connect(location: str) -> Any:
         import lancedb
     except ImportError as error:
         raise ImportError("a Lance gallery needs LanceDB: pip install 'sfsc-timm[scale]'") from error
+    # Centroids are not what the statistics of an index are looked at for; reading them costs memory and a warning.
+    os.environ.setdefault('LANCE_INCLUDE_VECTOR_CENTROIDS', 'false')
     session = lancedb.Session(index_cache_size_bytes=_INDEX_CACHE, metadata_cache_size_bytes=_METADATA_CACHE)
     return lancedb.connect(location, session=session)
 
