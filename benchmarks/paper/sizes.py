@@ -80,8 +80,10 @@ def evaluate_cut(folder: Path, args: argparse.Namespace) -> dict[str, Any]:
         *where,
     ]
     command += [*options, '--dims', '--output', str(folder / 'cut'), '--device', 'cpu']
-    subprocess.run([sys.executable, '-m', 'sfsc_timm', *command], check=True)
-    found: dict[str, Any] = json.loads((folder / 'cut' / 'matrix.json').read_text())['by_dim']
+    file = folder / 'cut' / 'matrix.json'
+    if not file.is_file():
+        subprocess.run([sys.executable, '-m', 'sfsc_timm', *command], check=True)
+    found: dict[str, Any] = json.loads(file.read_text())['by_dim']
     return found
 
 
