@@ -24,13 +24,13 @@ def start_from(model: Slimmable, whole: Slimmable) -> None:
 
     Args:
         model: Changed in place; its width stays.
-        whole: Of the same architecture, with any widths, as of `create_model(..., widths=(1.0,))`. It stays.
+        whole: A network as wide, as of `create_model(..., widths=(1.0,))`; of one with several widths, the active one
+            counts. It stays.
 
     Raises:
-        ValueError: It is of another architecture, or has another classifier.
+        ValueError: It is of another architecture or width, or has another classifier.
     """
-    with whole.at_width(1.0):
-        state = {name: _stored(model, name, tensor) for name, tensor in densify(whole).state_dict().items()}
+    state = {name: _stored(model, name, tensor) for name, tensor in densify(whole).state_dict().items()}
     own = model.state_dict()
     if different := sorted(
         k for k in own.keys() | state.keys() if k not in own or k not in state or own[k].shape != state[k].shape

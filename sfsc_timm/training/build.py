@@ -26,8 +26,7 @@ from ..data import (
     make_transforms,
     preload,
 )
-from ..models import Slimmable
-from ..slim import densify
+from ..models import Slimmable, start_from
 from .config import TrainConfig
 
 __all__ = [
@@ -204,10 +203,10 @@ def lone_model(config: TrainConfig, width: float, num_classes: int, given: Prepr
     lone = {'widths': (1.0,), 'full_width': width}
     if not config.pretrained and not config.initial_checkpoint:
         return create_model(config, num_classes, given, **lone)
-    whole = create_model(config, num_classes, given, widths=tuple(sorted({width, 1.0})))
+    whole = create_model(config, num_classes, given)
     whole.set_width(width)
     model = create_model(_from_scratch(config), num_classes, given, **lone)
-    model.load_state_dict(densify(whole).state_dict())
+    start_from(model, whole)
     return model
 
 

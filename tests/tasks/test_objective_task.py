@@ -112,13 +112,13 @@ def test_own_parameters_are_clipped_saved_and_restored() -> None:
         task.extra_parameters[0].mul_(3)
     other.load_task_state(task.get_task_state())
     assert torch.equal(other.extra_parameters[0], task.extra_parameters[0])
-    plain = create_recipe('sfsc', own_batches=False).create_task(create(), verbose=False)
+    plain = create_recipe('sfsc', teacher=0).create_task(create(), verbose=False)
     with pytest.raises(ValueError, match='objective'):
         other.load_task_state(plain.get_task_state())
 
 
 def test_compiling_is_refused_where_embeddings_are_needed() -> None:
-    task = create_recipe('sfsc', own_batches=False).create_task(create(), triplet_weight=1.0, verbose=False)
+    task = create_recipe('sfsc', teacher=0).create_task(create(), triplet_weight=1.0, verbose=False)
     with pytest.raises(RuntimeError, match='embeddings'):
         task.compile(backend='eager')
 
@@ -146,7 +146,7 @@ def test_every_recipe_explains_itself() -> None:
         ('sfsc-paper', {'evidence': 'sigmoid'}, "evidence must be one of .*; the default is 'softplus'"),
         ('sfsc', {'scope': 'shells'}, 'scope must be one of global, shell, layer'),
         ('sfsc', {'aggregation': 'pcgard'}, "aggregation must be known, got 'pcgard': weighting must be"),
-        ('sfsc', {'own_batches': math.nan}, 'own_batches must be a share of the epochs'),
+        ('sfsc', {'teacher': 0, 'own_batches': math.nan}, 'own_batches must be a share of the epochs'),
         ('sum', {'own_batches': 2}, 'own_batches must be a share of the epochs'),
         ('projection', {'evidence': 'relu'}, "evidence must be left out with criterion 'cross_entropy', got 'relu'"),
         ('sfsc', {'kl_epochs': 3}, 'kl_epochs must be left out where kl_weight is 0'),

@@ -71,7 +71,7 @@ CASES = {
         'eval_interval': 1,
     },
     'classifiers beside the model': {'recipe': 'bct-s'},
-    'one batch for all widths': {'recipe': 'sfsc', 'recipe_kwargs': {'own_batches': False}, 'num_instances': 4},
+    'one batch for all widths': {'recipe': 'sfsc', 'recipe_kwargs': {'teacher': 0}, 'num_instances': 4},
 }
 
 
@@ -102,6 +102,36 @@ def test_networks_of_their_own_resume_in_the_one_that_was_cut(tmp_path: Path) ->
         states = [load_checkpoint(tmp_path / run / name / 'last.pth.tar') for run in ('whole', 'cut')]
         assert not same_states(*states)
     assert (whole.mAP == resumed.mAP).all()
+
+
+def test_a_run_that_was_cut_while_the_full_width_trains_alone(tmp_path: Path) -> None:
+    whole = start(tmp_path / 'whole')
+    with pytest.raises(SystemExit):
+        start(tmp_path / 'cut', StopAt(3, 'teacher'), checkpoint_interval=1)
+    assert not (tmp_path / 'cut/last.pth.tar').exists()
+    resumed = go_on(tmp_path / 'cut')
+    for name in ('teacher', '.'):
+        states = [load_checkpoint(tmp_path / run / name / 'last.pth.tar') for run in ('whole', 'cut')]
+        assert not same_states(*states)
+    assert (whole.mAP == resumed.mAP).all()
+    assert load_checkpoint_model(tmp_path / 'cut/teacher/last.pth.tar').widths == (1.0,)
+
+
+def test_widths_of_a_checkpoint_stay_trained_beside_a_teacher(tmp_path: Path) -> None:
+    """Where they begin from one, they are not slices of the teacher."""
+    start(tmp_path / 'first', recipe_kwargs={'teacher': 0})
+    before = load_checkpoint_model(tmp_path / 'first/last.pth.tar').model.state_dict()
+    settings = {'initial_checkpoint': str(tmp_path / 'first/last.pth.tar'), 'lr': 1e-9, 'warmup_lr': 0.0}
+    start(tmp_path / 'second', weight_decay=0.0, **settings)
+    after = load_checkpoint_model(tmp_path / 'second/last.pth.tar').model.state_dict()
+    for name, tensor in before.items():
+        if name.endswith('weight'):
+            torch.testing.assert_close(after[name], tensor, msg=name)
+
+
+def test_compiling_is_refused_before_any_work(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r'torchcompile must be left out .* give --recipe-kwargs teacher=0'):
+        start(tmp_path, torchcompile='eager')
 
 
 @pytest.mark.parametrize('recipe', list_recipes())
@@ -153,7 +183,7 @@ def test_followers_that_learn_from_the_full_width_alone(recipe: str, option: str
 
 def test_widths_with_batches_of_their_own_see_as_many_images_as_with_one_for_all(tmp_path: Path) -> None:
     def batches_of(own_batches: bool) -> Batches:
-        changes = {'recipe_kwargs': {'own_batches': own_batches}, 'num_instances': 4}
+        changes = {'recipe_kwargs': {'teacher': 0, 'own_batches': own_batches}, 'num_instances': 4}
         return TrainingRun(TrainConfig(**{**SETTINGS, **changes}), tmp_path / str(own_batches)).train_batches
 
     shared, own = batches_of(False), batches_of(True)
@@ -166,7 +196,7 @@ def test_widths_with_batches_of_their_own_see_as_many_images_as_with_one_for_all
 
 
 def test_widths_with_batches_of_their_own_share_their_images_in_the_last_epochs(tmp_path: Path) -> None:
-    changes = {'recipe_kwargs': {'own_batches': 0.5}, 'num_instances': 4, 'epochs': 2}
+    changes = {'recipe_kwargs': {'teacher': 0, 'own_batches': 0.5}, 'num_instances': 4, 'epochs': 2}
     served = TrainingRun(TrainConfig(**{**SETTINGS, **changes}), tmp_path).train_batches
     for epoch, alike in ((0, False), (1, True)):
         served.sampler.set_epoch(epoch)
@@ -180,12 +210,12 @@ def test_widths_with_batches_of_their_own_share_their_images_in_the_last_epochs(
 @pytest.mark.parametrize('share', [-0.1, 1.5])
 def test_the_share_of_epochs_with_own_batches_is_checked(share: float, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r'own_batches must be a share of the epochs in \[0, 1\]'):
-        start(tmp_path, recipe_kwargs={'own_batches': share})
+        start(tmp_path, recipe_kwargs={'teacher': 0, 'own_batches': share})
 
 
 def test_widths_with_batches_of_their_own_cannot_skip_images(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match='on_error must be'):
-        start(tmp_path, recipe_kwargs={'own_batches': True}, on_error='skip')
+        start(tmp_path, recipe_kwargs={'teacher': 0, 'own_batches': True}, on_error='skip')
 
 
 @pytest.mark.usefixtures('dynamo')
@@ -321,7 +351,7 @@ def test_a_process_that_is_stopped_from_outside(number: signal.Signals, tmp_path
 
 @pytest.mark.parametrize('own_batches', [False, True])
 def test_two_processes(own_batches: bool, tmp_path: Path) -> None:
-    changes = {'batch_size': 16, 'num_instances': 4, 'recipe_kwargs': {'own_batches': own_batches}}
+    changes = {'batch_size': 16, 'num_instances': 4, 'recipe_kwargs': {'teacher': 0, 'own_batches': own_batches}}
     write_config(TrainConfig(**{**SETTINGS, **changes}), tmp_path / 'settings.yaml')
     torchrun = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2']
     flags = command(tmp_path / 'run', '--config', str(tmp_path / 'settings.yaml'))[1:]
@@ -355,7 +385,6 @@ def test_unreadable_images_are_left_out(workers: int, tmp_path: Path) -> None:
         'workers': workers,
         'num_instances': 2,
     }
-    changes['recipe_kwargs'] = {'own_batches': False}
     matrix = start(tmp_path / 'run', **changes, on_error='skip')
     assert matrix.mAP.shape == (2, 2)
     with pytest.raises(OSError, match=r'Cannot read the image .*\d\.png'):
