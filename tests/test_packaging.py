@@ -52,6 +52,8 @@ def test_wheel(built: Path) -> None:
     assert weights <= names, f'not in the wheel: {sorted(weights - names)}'
     assert any(name.endswith('.safetensors') for name in weights)
     assert 'sfsc_timm/slim/README.md' in names
+    page = {f'sfsc_timm/demo/page/{path.name}' for path in (ROOT / 'sfsc_timm/demo/page').iterdir()}
+    assert page <= names, f'not in the wheel: {sorted(page - names)}'
 
 
 def test_metadata(built: Path) -> None:

@@ -20,6 +20,7 @@ from sfsc_timm.demo.server import DemoServer, Routes
 from sfsc_timm.evaluation import CompatibilityMatrix, embed
 from sfsc_timm.retrieval import Gallery, GalleryInfo, Preparation
 
+pytest.importorskip('selenium')  # before anything is loaded or exported
 _logger = logging.getLogger(__name__)
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 

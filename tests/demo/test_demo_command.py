@@ -12,6 +12,7 @@ from PIL import Image
 
 from sfsc_timm.checkpoints import load_checkpoint_model
 from sfsc_timm.cli.main import main
+from sfsc_timm.data import RetrievalData, Sample
 from sfsc_timm.demo import draw_glyphs, glyph_gallery, make_examples, prepared_as, read_matrix
 from sfsc_timm.evaluation import CompatibilityMatrix
 from sfsc_timm.retrieval import Gallery, GalleryInfo, Preparation
@@ -63,11 +64,22 @@ def test_queries_are_prepared_as_the_gallery_was(saved, tmp_path):
     assert (prepared.preprocessing.crop_mode, flip) == ('squash', True)
 
 
-def test_glyphs_are_drawn_once_and_measured(saved, tmp_path):
-    pytest.importorskip('matplotlib')
-    data = draw_glyphs(tmp_path / 'glyphs', characters=3, size=32)
-    again = draw_glyphs(tmp_path / 'glyphs', characters=3, size=32)
+def small_glyphs(*_, size, **__):
+    """Four characters in two typefaces: comparing the fonts themselves takes seconds."""
+    random = np.random.default_rng(0)
+    gallery = [Sample(random.integers(0, 256, (size, size), np.uint8), i, c) for i in range(4) for c in range(2)]
+    query = [Sample(random.integers(0, 256, (size, size), np.uint8), i, 0) for i in range(4)]
+    return RetrievalData('glyphs', train=(), query=query, gallery=gallery)
+
+
+def test_glyphs_are_drawn_once_and_measured(saved, tmp_path, monkeypatch):
+    monkeypatch.setattr('sfsc_timm.demo.glyphs.load_data', small_glyphs)
+    monkeypatch.setattr('sfsc_timm.demo.glyphs.glyph_characters', lambda: list('Aß∞x'))
+    data = draw_glyphs(tmp_path / 'glyphs', size=32)
+    monkeypatch.setattr('sfsc_timm.demo.glyphs.load_data', lambda *_, **__: pytest.fail('drawn again'))
+    again = draw_glyphs(tmp_path / 'glyphs', size=32)
     assert [s.image for s in again.gallery] == [s.image for s in data.gallery]
+    assert data.gallery[2].image.name == 'latin small letter sharp s, DejaVuSans.png'
     assert all(Image.open(sample.image).size == (32, 32) for sample in (*data.query, *data.gallery))
     checkpoint = load_checkpoint_model(saved[0])
     gallery, matrix = glyph_gallery(checkpoint, data, tmp_path / 'galleries')
