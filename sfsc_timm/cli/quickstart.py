@@ -1,9 +1,9 @@
 """The whole story in a few minutes on a CPU, with nothing to download.
 
-Trains a small slimmable ResNet at four widths by SFSC on glyphs, a retrieval benchmark drawn from the fonts inside
-matplotlib (or on your own images, one folder per identity). Prints and plots the matrix M(query width, gallery width),
-saves each width as a folder that plain timm loads, and proves it: a fresh process without this package embeds queries
-with the smallest width and searches a gallery that the full width embedded.
+Trains a small slimmable ResNet by SFSC, the full width alone first and then all four widths, on glyphs, a retrieval
+benchmark drawn from the fonts inside matplotlib (or on your own images, one folder per identity). Prints and plots the
+matrix M(query width, gallery width), saves each width as a folder that plain timm loads, and proves it: a fresh process
+without this package embeds queries with the smallest width and searches a gallery that the full width embedded.
 
   sfsc-timm quickstart --output quickstart
   sfsc-timm quickstart --output mine --data folder --data-dir photos --img-size 64
@@ -17,6 +17,7 @@ import argparse
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,7 +51,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--data-dir', type=Path, metavar='DIR', help='for --data folder: one folder of images per identity'
     )
     parser.add_argument(
-        '--epochs', metavar='N', type=int, default=6, help='passes over the training images (%(default)s)'
+        '--epochs',
+        metavar='N',
+        type=int,
+        default=4,
+        help='passes over the training images, for the full width alone and for all again (%(default)s)',
     )
     parser.add_argument('--batch-size', '-b', metavar='N', type=int, default=128, help='images per step (%(default)s)')
     parser.add_argument('--lr', metavar='X', type=float, default=0.2, help='peak learning rate (%(default)s)')
@@ -85,7 +90,7 @@ def run(args: argparse.Namespace) -> None:
     terminal.print(data.summary(), '', sep='\n')
     size = (1 if args.data == 'glyphs' else 3, args.img_size, args.img_size)
     model = _create_model(data, size[0])
-    rows = _train(terminal, model, data, size, config, args)
+    rows = _train(terminal, model, _create_model(data, size[0], widths=(1.0,)), data, size, config, args)
     write_csv(args.output / 'training.csv', rows)
     matrix = _evaluate(model, data, size, args)
     terminal.print(matrix_table(matrix))
@@ -150,7 +155,7 @@ def _load(args: argparse.Namespace) -> RetrievalData:
     return data
 
 
-def _create_model(data: RetrievalData, in_chans: int) -> Slimmable:
+def _create_model(data: RetrievalData, in_chans: int, **options: Any) -> Slimmable:
     import timm
 
     model: Slimmable = timm.create_model(
@@ -161,6 +166,7 @@ def _create_model(data: RetrievalData, in_chans: int) -> Slimmable:
         stem_width=_CHANNELS[0] // 2,
         embed_dim=128,
         classifier_type='cosine',
+        **options,
     )
     return model
 
@@ -180,24 +186,33 @@ def _preprocessing(size: tuple[int, int, int]) -> Preprocessing:
 def _train(
     terminal: Any,
     model: Slimmable,
+    teacher: Slimmable,
     data: RetrievalData,
     size: tuple[int, int, int],
     config: Fit,
     args: argparse.Namespace,
 ) -> list[dict[str, float]]:
-    """Trains all widths; returns one row of figures per epoch."""
+    """Trains the full width alone, then all widths from it; returns one row of figures per epoch of the latter."""
     from ..data import ShuffleSampler, batches
-    from ..tasks import SFSCTask
-    from ..training import fit
+    from ..recipes import create_recipe
+    from ..training import fit, start_from_teacher
 
     sampler = ShuffleSampler(len(data.training), args.batch_size, args.seed)
     train = batches(data.training, _transforms(data, size)[0], sampler=sampler, seed=args.seed)
-    model.to(memory_format=torch.channels_last)  # the faster layout for small images on a CPU
-    task = SFSCTask(model, seed=args.seed)
+    recipe = create_recipe('sfsc')
     with progress_bar(terminal) as bar:
-        widths = ', '.join(f'{w:g}' for w in model.widths)
-        line = bar.add_task(f'SFSC, widths {widths}', total=len(train) * config.epochs)
-        rows = list(fit(task, train, config, on_step=lambda loop: bar.update(line, completed=loop.updates)))
+
+        def trained(task: Any, title: str, rate: float) -> list[dict[str, float]]:
+            line = bar.add_task(title, total=len(train) * config.epochs)
+            fitting = replace(config, lr=config.lr * rate)
+            return list(fit(task, train, fitting, on_step=lambda loop: bar.update(line, completed=loop.updates)))
+
+        for network in (teacher, model):
+            network.to(memory_format=torch.channels_last)  # the faster layout for small images on a CPU
+        trained(recipe.create_task(teacher, seed=args.seed, verbose=False), 'the full width alone', 1.0)
+        start_from_teacher(model, teacher, train)
+        task = recipe.create_task(model, reference=teacher, seed=args.seed)
+        rows = trained(task, f'SFSC, widths {", ".join(f"{w:g}" for w in model.widths)}', recipe.joint_rate)
     model.to(memory_format=torch.contiguous_format)  # as it is saved
     return rows
 

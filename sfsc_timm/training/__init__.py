@@ -5,6 +5,7 @@ from .folder import resume_config, run_folder
 from .loop import Loop, fit
 from .report import Report, Reports, TensorBoard, WandB
 from .run import TrainingRun
+from .teacher import start_from_teacher
 
 __all__ = [
     'Fit',
@@ -19,5 +20,6 @@ __all__ = [
     'read_config',
     'resume_config',
     'run_folder',
+    'start_from_teacher',
     'write_config',
 ]
