@@ -29,7 +29,7 @@ BOTH = {  # flags of both stages
     'sfsc_resnet50': '--opt adamw --weight-decay 0.05',
 }
 # By the side of the images. The epochs in which all widths draw the same images belong at the end of it all.
-FIRST, LAST = '--warmup-epochs 5 --recipe-kwargs own_batches=True', '--warmup-epochs 0'
+FIRST, LAST = '--warmup-epochs 5 --recipe-kwargs teacher=0 own_batches=True', '--warmup-epochs 0'
 STAGES = {
     'sfsc_resnet18d': {32: f'{FIRST} --lr 0.2 --min-lr 0.04', 64: LAST},
     'sfsc_resnet50': {32: f'{FIRST} --lr 1e-3 --min-lr 3e-4 --warmup-lr 1e-5', 64: LAST},

@@ -217,7 +217,7 @@ def trace_channels(model: nn.Module, batches: Iterable[Tensor], keep_output: boo
 
 def _join_heads(watch: _Watch, path: str, module: Any) -> None:
     """Makes the heads of timm's attention layers a group: what makes queries, keys and values, and what reads them."""
-    heads = getattr(module, 'num_heads', None)
+    heads: Any = getattr(module, 'num_heads', None)
     group = watch.reading(f'{path}.proj.weight') if isinstance(heads, int) else None
     layers = [name for name in _ATTENTION if isinstance(getattr(module, name, None), nn.Linear)]
     if group is None or not layers or group.size % heads:
