@@ -26,7 +26,7 @@ from .site import Site
 
 __all__ = ['Answer', 'Routes']
 
-_PATIENCE = 30.0  # seconds that a request waits for its turn
+_PATIENCE = 60.0  # seconds that a request waits for its turn
 _BUSY = 'The server is busy; try again in a minute.'
 
 
