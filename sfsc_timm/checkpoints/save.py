@@ -10,7 +10,6 @@ from typing import Any
 from timm.models import save_for_hf
 from torch import nn
 
-from .._files import write_json
 from ..data import DECODING
 from ..models import Slimmable
 from .declared import width_name
@@ -179,4 +178,4 @@ def _say_classes_once(config: Path) -> None:
     """
     values = json.loads(config.read_text(encoding='utf-8'))
     values['model_args'].pop('num_classes', None)
-    write_json(config, values)
+    config.write_text(json.dumps(values, indent=2), encoding='utf-8')  # in a folder that nobody sees yet
