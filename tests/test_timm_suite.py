@@ -19,8 +19,7 @@ import timm
 
 HERE = Path(__file__).parent
 _SMALLEST = (
-    'sfsc_resnet18d,sfsc_efficientnet_b0,sfsc_efficientnet_lite0,sfsc_convnext_atto,sfsc_mobilenetv3_small_100,'
-    'sfsc_mobilenetv4_conv_small,sfsc_vit_tiny_patch16_224'
+    'sfsc_resnet18d,sfsc_efficientnet_b0,sfsc_convnext_atto,sfsc_mobilenetv3_small_100,sfsc_vit_tiny_patch16_224'
 )
 MODELS = os.environ.get('SFSC_TIMM_MODELS', _SMALLEST)
 # What timm runs for each of ours: forward, backward, default_cfgs, forward_features, torchscript, fx, ...
