@@ -63,6 +63,7 @@ def _action(actions: Any, name: str, text: str) -> argparse.ArgumentParser:
 
 def run(args: argparse.Namespace) -> None:
     """Runs the command."""
+    console()  # without rich it says so before any work
     {
         'info': _info, 'rm': _remove, 'merge': _merge, 'convert': _convert, 'export': _export, 'root': _root,
         'optimize': _optimize,

@@ -80,14 +80,14 @@ class TrainingRun:
                 f'{str(self.folder)!r} holds a run already; go on with --resume {self.folder}, or choose another '
                 '--experiment'
             )
+        self.input: Preprocessing = resolve_input(config)
+        self.config = config = fit_model_to_input(config, self.input)
+        self.widths = probe(config, self.input).widths
         if config.torchcompile and self.recipe.begins_alone:
             raise ValueError(
                 f'torchcompile must be left out where embeddings are compared, got {config.torchcompile!r}: a compiled '
                 'model gives logits only; give --recipe-kwargs teacher=0, or leave it out'
             )
-        self.input: Preprocessing = resolve_input(config)
-        self.config = config = fit_model_to_input(config, self.input)
-        self.widths = probe(config, self.input).widths
         self.data: RetrievalData = read_training_data(config, self.input.input_size)
         self.train_batches, self._query, self._gallery = create_loaders(
             config,

@@ -18,6 +18,8 @@ ARGUMENTS = {
     'bench': ['none'],
     'export': ['none'],
     'data': [],
+    'gallery': ['info', 'gallery'],
+    'demo': [],
     'refit': ['none', '--images', 'photos', '--output', 'refitted'],
 }
 

@@ -86,7 +86,8 @@ def test_one_graph_per_width_and_mode(member: Member, dynamo: None) -> None:
     assert not graphs.symbolic
     compiled.eval()
     model.set_width(1.0)
-    assert_far_from(predict(compiled, x), before)  # training moved the statistics, and the graph reads them
+    if any(name.endswith('running_mean') for name, _ in model.named_buffers()):
+        assert_far_from(predict(compiled, x), before)  # training moved the statistics, and the graph reads them
     assert_close_to(predict(compiled, x), predict(model, x))
 
 

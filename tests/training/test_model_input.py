@@ -23,7 +23,6 @@ def test_a_transformer_takes_the_size_of_the_images() -> None:
 def test_others_take_any_size() -> None:
     for config in (
         replace(VIT, model='sfsc_resnet18d', model_kwargs={}),
-        replace(VIT, model='sfsc_vit_small_patch16_dinov3'),
         replace(VIT, model_kwargs={'dynamic_img_size': True}),
     ):
         assert fit_model_to_input(config, resolve_input(config)) is config

@@ -20,6 +20,9 @@ from sfsc_timm.training import Loop, Report, TrainConfig, TrainingRun, network, 
 from sfsc_timm.training.checkpoint import load_checkpoint
 from sfsc_timm.training.origin import words_on_bits
 
+# What is tested here is the same in both stages; that the first is resumed, test_training_run tests.
+SETTINGS = {**SETTINGS, 'recipe_kwargs': {'teacher': 0}}
+
 
 class StopAt(Report):
     """Ends a run as abruptly as a process can, from inside."""

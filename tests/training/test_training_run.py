@@ -230,7 +230,7 @@ def test_a_compiled_training_says_that_evaluation_runs_eager(
 
     monkeypatch.setattr(Shared, 'evaluate', evaluate)
     with pytest.raises(SystemExit, match='evaluated'):
-        start(tmp_path, torchcompile='eager', epochs=1, warmup_epochs=0)
+        start(tmp_path, torchcompile='eager', epochs=1, warmup_epochs=0, recipe_kwargs={'teacher': 0})
     assert 'training steps are compiled by eager; evaluation runs eager' in caplog.text
     assert [type(model).__name__ for model in evaluated] == ['SlimmableResNet'], 'what is evaluated is not compiled'
     (field,) = (field for field in fields(TrainConfig) if field.name == 'torchcompile')
@@ -253,7 +253,7 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path: Path) -> None:
                     next(loop.task.trainable_module.parameters()).fill_(float('nan'))
 
     with pytest.raises(FloatingPointError, match=r'not finite after step 3.*last good state'):
-        start(tmp_path, Poison(), checkpoint_interval=1)
+        start(tmp_path, Poison(), checkpoint_interval=1, recipe_kwargs={'teacher': 0})
     assert load_checkpoint(tmp_path / 'last.pth.tar')['sfsc_train']['loop']['updates'] == 2
 
 
@@ -408,7 +408,7 @@ def test_weights_and_biases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setitem(sys.modules, 'wandb', types.SimpleNamespace(init=init))
     report = WandB(tmp_path, 'run', 'project', {'lr': 0.1})
-    start(tmp_path / 'run', report, epochs=1, warmup_epochs=0)
+    start(tmp_path / 'run', report, epochs=1, warmup_epochs=0, recipe_kwargs={'teacher': 0})
     report.close()
     options, row, end = calls
     assert (options['project'], options['id'], options['resume']) == ('project', 'run', 'allow')
