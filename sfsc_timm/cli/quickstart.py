@@ -54,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--epochs',
         metavar='N',
         type=int,
-        default=4,
+        default=3,
         help='passes over the training images, for the full width alone and for all again (%(default)s)',
     )
     parser.add_argument('--batch-size', '-b', metavar='N', type=int, default=128, help='images per step (%(default)s)')
