@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 from torch import Tensor
 
@@ -59,16 +57,20 @@ class Aligned(Objective):
     ) -> tuple[Tensor, Tensor]:
         """Computes loss and uncertainty, as `forward`, of a sub-model that looks up to the full-width model."""
         known = len(target)
-        logits, embedding = output.logits[:known], output.embedding[:known]
-        loss, uncertainty = self.loss.with_uncertainty(logits, target, kl_scale)
-        if self.triplet is not None and index >= self.triplet_from:
-            loss = loss + self.triplet_weight * self.triplet(embedding, target)
-        own = replace(reference, embedding=reference.embedding[:known])
-        loss = loss + self.compatible(embedding, target, own, kl_scale)
+        labelled = SubModelOutput(output.logits[:known], output.embedding[:known])
+        loss, uncertainty = super().follow(index, labelled, target, reference.first(known), kl_scale)
         if self.distill and known < len(output.embedding):
             others = cosine_distance(output.embedding[known:], reference.embedding[known:])
             loss = loss + self.distill * others
         return loss, uncertainty
+
+    def identify(
+        self, index: int, logits: Tensor, embedding: Tensor, target: Tensor, kl_scale: float | Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Computes the loss on logits, with the triplet loss from `triplet_from` on."""
+        if index < self.triplet_from:
+            return self.loss.with_uncertainty(logits, target, kl_scale)
+        return super().identify(index, logits, embedding, target, kl_scale)
 
     def compatible(self, embedding: Tensor, target: Tensor, reference: Reference, kl_scale: float | Tensor) -> Tensor:
         """Computes the loss of disagreement with the full width."""

@@ -51,6 +51,10 @@ class Reference:
     embedding: Tensor
     classify: Callable[[Tensor], Tensor]
 
+    def first(self, count: int) -> Reference:
+        """The reference of the first `count` images."""
+        return Reference(self.embedding[:count], self.classify)
+
     def leading(self, dim: int) -> Reference:
         """The reference by the first `dim` numbers of its embeddings."""
         return Reference(self.embedding[:, :dim], self.classify)
@@ -110,7 +114,7 @@ class Objective(nn.Module):
             The loss (), and the uncertainty `(B,)` in [0, 1], detached.
         """
         if reference is None:
-            return self.identify(output.logits, output.embedding, target, kl_scale)
+            return self.identify(index, output.logits, output.embedding, target, kl_scale)
         return self.follow(index, output, target, reference, kl_scale)
 
     def follow(
@@ -118,7 +122,7 @@ class Objective(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Computes loss and uncertainty, as `forward`, of a sub-model that looks up to the full-width model."""
         logits = self.follower_logits(index, output, reference)
-        loss, uncertainty = self.identify(logits, output.embedding, target, kl_scale)
+        loss, uncertainty = self.identify(index, logits, output.embedding, target, kl_scale)
         return loss + self.compatible(output.embedding, target, reference, kl_scale), uncertainty
 
     def follower_logits(self, index: int, output: SubModelOutput, reference: Reference) -> Tensor:
@@ -131,9 +135,10 @@ class Objective(nn.Module):
         raise NotImplementedError
 
     def identify(
-        self, logits: Tensor, embedding: Tensor, target: Tensor, kl_scale: float | Tensor
+        self, index: int, logits: Tensor, embedding: Tensor, target: Tensor, kl_scale: float | Tensor
     ) -> tuple[Tensor, Tensor]:
         """Computes the loss on logits, with the triplet loss if there is one."""
+        del index
         loss, uncertainty = self.loss.with_uncertainty(logits, target, kl_scale)
         if self.triplet is not None:
             loss = loss + self.triplet_weight * self.triplet(embedding, target)

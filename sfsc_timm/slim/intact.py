@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from .readers import slim_state, slim_states
+from .readers import SlimState, slim_state, slim_states
 
 __all__ = ['check_intact', 'check_shapes']
 
@@ -21,7 +21,6 @@ def check_intact(module: nn.Module) -> None:
     Raises:
         ValueError: If something is gone or of another size; the first is named.
     """
-    check_shapes(module)
     for root, state in slim_states(module):
         if state.guard is None:
             continue
@@ -41,6 +40,7 @@ def check_intact(module: nn.Module) -> None:
                     f'{name}.{gone[0]} must be a tensor of the model for all widths, got none: a parametrization, '
                     f'pruning or an adapter took its place; {_WAY_OUT}'
                 )
+            _check_sizes(name, child, own)
 
 
 def check_shapes(root: nn.Module) -> None:
@@ -50,14 +50,18 @@ def check_shapes(root: nn.Module) -> None:
         ValueError: The first one is named.
     """
     for name, module in root.named_modules():
-        state = slim_state(module)
-        for tensor, cut in state.cuts.items() if state is not None else ():
-            source = module._parameters.get(tensor, module._buffers.get(tensor))
-            if source is not None and source.shape != cut.full_shape:
-                raise ValueError(
-                    f'{name}.{tensor} must hold all widths, {tuple(cut.full_shape)}, got {tuple(source.shape)}: it was '
-                    f'read at one width and put back (by offloading, say); {_WAY_OUT}'
-                )
+        if (state := slim_state(module)) is not None:
+            _check_sizes(name, module, state)
+
+
+def _check_sizes(name: str, module: nn.Module, state: SlimState) -> None:
+    for tensor, cut in state.cuts.items():
+        source = module._parameters.get(tensor, module._buffers.get(tensor))
+        if source is not None and source.shape != cut.full_shape:
+            raise ValueError(
+                f'{name}.{tensor} must hold all widths, {tuple(cut.full_shape)}, got {tuple(source.shape)}: it was '
+                f'read at one width and put back (by offloading, say); {_WAY_OUT}'
+            )
 
 
 def _check_adapter(name: str, module: nn.Module) -> None:

@@ -83,7 +83,7 @@ def look_ahead(
         if reference is None:
             return [None] * len(batches)
         seen = refer(reference, batches[0])  # the others' images are the first of these
-        return [Reference(seen.embedding[: len(images)], seen.classify) for images in batches]
+        return [seen.first(len(images)) for images in batches]
     if reference is not None:
         return [refer(reference, images) for images in batches]
     if not objective.uses_reference:
