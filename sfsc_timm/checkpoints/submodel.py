@@ -90,7 +90,11 @@ def _lone(model: Slimmable, width: float, dim: int | None) -> nn.Module:
     """The network of this package that is as narrow as the sub-model and has that one width, and sizes up to `dim`."""
     sizes = [size for size in model.embed_dims if dim is None or size <= dim]
     args: dict[str, Any] = {
-        **{name: value for name, value in getattr(model, '_model_args', {}).items() if name != 'embed_dims'},
+        **{
+            name: value
+            for name, value in getattr(model, '_model_args', {}).items()
+            if name not in ('embed_dims', 'own_necks')
+        },
         'widths': [1.0],
         'width': 1.0,
         'full_width': model._full_width * width,

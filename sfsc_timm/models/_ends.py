@@ -32,6 +32,7 @@ class Ends(nn.Module):
     _pooled_sizes: tuple[int, ...]
     _classifier: tuple[str, float]
     _neck_norm: bool
+    _own_necks: bool
 
     @property
     def widths(self) -> tuple[float, ...]:
@@ -80,7 +81,7 @@ class Ends(nn.Module):
             self.neck = create_neck(self._pooled_sizes[-1], self.embed_dim, norm, **dd)
             dd['device'] = 'meta'
             twins = [create_neck(size, self.embed_dim, norm, **dd) for size in self._pooled_sizes[:-1]]
-            slim(self.neck, twins, self.widths)
+            slim(self.neck, twins, self.widths, private=self._own_necks)
             self._activate(self.neck)
         else:
             self.neck = nn.Identity()

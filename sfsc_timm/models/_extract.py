@@ -26,6 +26,7 @@ _OWN = (
     '_pooled_sizes',
     '_classifier',
     '_neck_norm',
+    '_own_necks',
     '_slim',
     '_alone',
 )

@@ -59,6 +59,7 @@ class Slimmable(Family, Ends):
         embed_dim: int | None = None,
         embed_dims: Sequence[int] | None = None,
         neck_norm: bool | None = None,
+        own_necks: bool = False,
         classifier_type: str = 'linear',
         cosine_scale: float = 16.0,
         num_classes: int = 1000,
@@ -77,6 +78,8 @@ class Slimmable(Family, Ends):
                 for plain classification.
             embed_dims: Sizes of which each is to be an embedding of its own, see `sfsc_timm.models._sizes`.
             neck_norm: Whether a BatchNorm1d per width ends the neck (None: the family's default).
+            own_necks: Whether every width has a neck of its own. Otherwise a narrow one uses the leading columns of
+                the full one's.
             classifier_type: 'linear' (with bias) or 'cosine' (scaled cosines, no bias).
             cosine_scale: Factor on the cosines.
             num_classes: Classes of the shared classifier; 0 for none, the output is then the embedding.
@@ -95,6 +98,8 @@ class Slimmable(Family, Ends):
         if (embed_dim or 0) < 0 or num_classes < 0:
             raise ValueError(f'embed_dim and num_classes must be >= 0, got {embed_dim} and {num_classes}')
         sizes = check_sizes(embed_dim, embed_dims)
+        if own_necks and not sizes:
+            raise ValueError('own_necks must be left out where there is no neck, got True with embed_dim=0')
         if not 0.0 < full_width <= 1.0:
             raise ValueError(f'full_width must be in (0, 1], got {full_width}; 1.0 is the whole network')
         if classifier_type not in ('linear', 'cosine'):
@@ -116,6 +121,7 @@ class Slimmable(Family, Ends):
         model._classifier = (classifier_type, cosine_scale)
         model.embed_dims, model.embed_dim = sizes, max(sizes, default=0)
         model._record_feature_info(twins)
+        model._own_necks = own_necks
         model._add_neck(cls.neck_norm if neck_norm is None else neck_norm)
         model._add_classifier(num_classes)
         model.set_width(widths[index])

@@ -130,6 +130,9 @@ def _take_over(model: Slimmable, permuted: Mapping[str, Tensor], final: str, fea
             continue
         own[name].copy_(_stored(model, name, tensor))
     if final:
-        weight = own['neck.proj.weight' if model.embed_dim else 'fc.weight']
-        weight.copy_(weight.index_select(1, features))
+        layer: Any = model.get_submodule('neck.proj' if model.embed_dim else 'fc')
+        name = 'neck.proj.weight' if model.embed_dim else 'fc.weight'
+        with model.at_width(1.0):
+            whole = layer.weight.index_select(1, features)
+        own[name].copy_(_stored(model, name, whole))
     model.refresh()

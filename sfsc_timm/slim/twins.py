@@ -42,6 +42,7 @@ def slim(
     twins: Sequence[nn.Module],
     widths: Sequence[float],
     packed: Mapping[str, int] | None = None,
+    private: bool = False,
 ) -> None:
     r"""Makes `module` slimmable in place.
 
@@ -51,6 +52,7 @@ def slim(
         widths: All widths, ascending, ending in 1.0; one more than there are twins.
         packed: Regular expressions of tensor names whose first dimension packs several equal parts that are sliced one
             by one, e.g. `{r'attn\.qkv\.(weight|bias)$': 3}`.
+        private: Whether every width owns all tensors, not those of norms alone.
 
     Raises:
         ValueError: If a twin has other modules or wider tensors than `module`.
@@ -63,7 +65,7 @@ def slim(
         cuts = {
             tensor: cut
             for tensor in [*child._parameters, *child._buffers]
-            if (cut := _cut(f'{name}.{tensor}'.lstrip('.'), child, narrow, tensor, packed or {})) is not None
+            if (cut := _cut(f'{name}.{tensor}'.lstrip('.'), child, narrow, tensor, packed or {}, private)) is not None
         }
         attributes = _attributes(child, narrow)
         if cuts or any(attributes):
@@ -82,14 +84,21 @@ def _counterpart(name: str, child: nn.Module, twin: Mapping[str, nn.Module], wid
     return found
 
 
-def _cut(name: str, child: nn.Module, twins: Sequence[nn.Module], tensor: str, packed: Mapping[str, int]) -> Cut | None:
+def _cut(
+    name: str,
+    child: nn.Module,
+    twins: Sequence[nn.Module],
+    tensor: str,
+    packed: Mapping[str, int],
+    private: bool,
+) -> Cut | None:
     """Geometry of one tensor, or None where it is the same at every width."""
     full = child._parameters.get(tensor, child._buffers.get(tensor))
     if full is None:
         return None
     narrow = [twin._parameters.get(tensor, twin._buffers.get(tensor)) for twin in twins]
     shapes = (*(tuple(n.shape) if n is not None else () for n in narrow), tuple(full.shape))
-    if isinstance(child, NORMS):
+    if private or isinstance(child, NORMS):
         return PrivateCut(shapes)
     if all(shape == shapes[-1] for shape in shapes):
         return None
