@@ -2,11 +2,16 @@
 
   sfsc-timm refit best --images photos --output refitted
   sfsc-timm refit best --images photos --width 0.25 0.5 --output refitted
+  sfsc-timm refit best --images photos --add-width 0.4 --output refitted
   sfsc-timm search query.jpg --gallery gallery --checkpoint refitted/w0.25
 
 The images should be of what will be searched for, best the gallery's own files: on others less is gained, or nothing.
 The full width and the metric space stay, so a gallery that the full width embedded is searched as before.
 Whether a width gains is measured on images that it was not fitted to; one that does not is written as it was.
+
+A width that was never trained can be added: a slice of the trained weights, whose norms and neck the images fit. It
+comes closer to the trained ones where training drew random widths, too (`sfsc-timm train --recipe-kwargs
+random_widths=1`). `model.add_width` and `sfsc_timm.checkpoints.save_model` keep it in the whole checkpoint.
 
 """
 
@@ -35,6 +40,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         '--width', type=float, nargs='+', metavar='W', help='widths to fit again (all below the full one)'
     )
+    group.add_argument(
+        '--add-width', type=float, nargs='+', default=[], metavar='W', help='widths to add, and to fit to the images'
+    )
     group.add_argument('--limit', type=int, default=5000, metavar='N', help='images to use, at most (%(default)s)')
     group.add_argument('--seed', type=int, default=0, metavar='N', help='which images fit and which measure (0)')
     group.add_argument(
@@ -47,7 +55,7 @@ def run(args: argparse.Namespace) -> None:
     """Runs the command."""
     from ..checkpoints.refit import refit, save_refitted
     from ..data._files import hash_order, require_images
-    from ..models import Slimmable
+    from ..models import Slimmable, estimate_statistics
 
     terminal = console()
     for flag, value, least in (('--limit', args.limit, 1), ('--seed', args.seed, 0)):
@@ -66,11 +74,15 @@ def run(args: argparse.Namespace) -> None:
     chosen = hash_order([str(file) for file in files], args.seed)[: args.limit]
     loader = serve(checkpoint, [Sample(Path(path), 0) for path in chosen], args)
 
-    def images() -> Iterator[Tensor]:
-        for batch in track(loader, len(loader), 'embedding'):
+    def images(label: str) -> Iterator[Tensor]:
+        for batch in track(loader, len(loader), label):
             yield batch.images
 
-    results = refit(model, images(), args.width, seed=args.seed)
+    for width in args.add_width:
+        model.add_width(width)
+    if args.add_width:
+        estimate_statistics(model, images('statistics'), args.add_width)
+    results = refit(model, images('embedding'), args.width, seed=args.seed)
     for result in results:
         agreement, retrieval = result.agreement, result.retrieval
         terminal.print(

@@ -6,6 +6,7 @@ from ._lite_weights import fetch_lite_weights
 from ._slimmable import Slimmable
 from ._sorting import sort_channels
 from ._start import start_from
+from ._statistics import estimate_statistics
 from ._widths import DEFAULT_WIDTHS, at_width, check_widths, get_width, get_widths, scale_channels, set_width
 from .slim_convnext import SlimmableConvNeXt
 from .slim_efficientnet import SlimmableEfficientNet
@@ -30,6 +31,7 @@ __all__ = [
     'check_widths',
     'classify_fixed',
     'create_neck',
+    'estimate_statistics',
     'extract',
     'fetch_lite_weights',
     'fold_neck',

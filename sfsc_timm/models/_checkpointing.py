@@ -1,8 +1,8 @@
 """Gradient checkpointing that remembers the width.
 
-A checkpointed block runs again in backward, when the model may long be at another width. So the block notes the widths
-and slices of its forward, and the recomputation runs under them. It counts no batch a second time into running
-statistics (as plain checkpointing does, pytorch#96136).
+A checkpointed block runs again in backward, when the model may long be at another width. So the block notes the widths,
+slices and attributes of its forward, and the recomputation runs under them. It counts no batch a second time into
+running statistics (as plain checkpointing does, pytorch#96136).
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ from torch.utils.checkpoint import checkpoint
 
 from .._private import BatchNormBase, is_default_reduce
 from ..slim import slim_states
+from ..slim.readers import Attributes
 
 __all__ = ['checkpointed']
 
-Snapshot = list[tuple[int, dict[str, Tensor]]]
+Snapshot = list[tuple[int, dict[str, Tensor], Attributes]]
 
 
 def checkpointed(block: nn.Module, enable: bool) -> None:
@@ -64,13 +65,16 @@ def _new(base: type[nn.Module]) -> nn.Module:
 
 
 def _take(module: nn.Module) -> Snapshot:
-    return [(state.index, state.leaves) for _, state in slim_states(module)]
+    return [
+        (state.index, state.leaves, {name: child.__dict__[name] for name in state.attributes[state.index]})
+        for child, state in slim_states(module)
+    ]
 
 
 def _put(module: nn.Module, snapshot: Snapshot) -> None:
-    for (child, state), (index, leaves) in zip(slim_states(module), snapshot, strict=True):
-        state.switch(child, index)
-        state.leaves = leaves
+    for (child, state), (index, leaves, attributes) in zip(slim_states(module), snapshot, strict=True):
+        state.index, state.leaves = index, leaves
+        child.__dict__.update(attributes)  # those of a width that the model does not have, perhaps
 
 
 @contextmanager

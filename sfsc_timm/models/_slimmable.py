@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..slim import Guard, SlimState, frozen, guards, slim, slim_state
+from ._added import add_width
 from ._alone import warn_if_alone
 from ._checkpointing import checkpointed
 from ._ends import Ends
@@ -142,6 +143,27 @@ class Slimmable(Family, Ends):
             ValueError: As `set_width`.
         """
         return at_width(self, width)
+
+    def add_width(self, width: float) -> None:
+        """Gives the model a width that it was not made with, and not trained at; the active one stays.
+
+        It is a slice of the weights that there are, and its norms start as the leading slices of the next wider
+        width's: `estimate_statistics` and `sfsc_timm.refit` fit it to images that need no labels. The outputs, the
+        metric space and the weights of the others stay, bit for bit. The model is then the one that `create_model`
+        makes with all these widths, and its state_dict loads into that one, no longer into the one before.
+
+        For after training: parameters of norms are new, larger objects, so that an optimizer or a task that was made
+        before would go on with the old ones. All other parameters are the same objects.
+
+        Args:
+            width: In (0, 1), another than the model has, in its first six digits too.
+
+        Raises:
+            ValueError: It is not such a number, or gives the same network as another width does after rounding, or the
+                model is no longer as it was made (pruned blocks, adapters).
+            RuntimeError: If another thread is running the model.
+        """
+        add_width(self, width)
 
     def refresh(self) -> None:
         """Drops the evaluation copies of narrow weights, see `sfsc_timm.slim.frozen`.

@@ -31,6 +31,8 @@ class Recipe:
         is_compatible: Whether different widths are meant to be compared.
         size_weight: Factor of the loss of each smaller embedding size, for a model with `embed_dims`; 1 for the plain
             sum over sizes, 0 for the largest alone.
+        random_widths: How many networks between the widths each step trains besides, drawn anew, for a model that will
+            be given widths later (`model.add_width`); 0 for none. Where networks are separate there is nothing between.
 
     Raises:
         ValueError: An option is of another type than its own, or out of its range.
@@ -43,9 +45,15 @@ class Recipe:
     is_compatible: ClassVar[bool] = True
 
     size_weight: float = setting(1.0, within='[0, inf)')
+    random_widths: int = setting(0, within='[0, inf)')
 
     def __post_init__(self) -> None:
         check_settings(self)
+        if self.separate and self.random_widths:
+            raise ValueError(
+                f'random_widths must be left out of {self.name!r}, got {self.random_widths}: each width is a network '
+                'of its own, with none between'
+            )
 
     @property
     def begins_alone(self) -> bool:
@@ -118,4 +126,6 @@ class Recipe:
             model, self.create_loss(smoothing), triplet=triplet, triplet_weight=triplet_weight
         )
         options = {**self.task_options(updates_per_epoch), 'size_weight': self.size_weight, **options}
+        if len(model.widths) > 1:  # a full width that is trained alone has none beside it
+            options = {'random_widths': self.random_widths, **options}
         return SFSCTask(model, objective, reference=reference, **options)

@@ -1,8 +1,10 @@
 """The slimmable engine: a module reads its tensors at the active width. See README.md in this folder."""
 
+from .between import leaves_between
 from .frozen import frozen, guards
 from .geometry import Cut, PrivateCut, Rectangle, SharedCut, SliceLayout
 from .guard import Guard
+from .insert import insert_width
 from .intact import check_intact
 from .leaves import slice_layout, sliced_leaves
 from .readers import SlimState, densify, slim_state, slim_states
@@ -21,6 +23,8 @@ __all__ = [
     'densify',
     'frozen',
     'guards',
+    'insert_width',
+    'leaves_between',
     'slice_layout',
     'sliced_leaves',
     'slim',

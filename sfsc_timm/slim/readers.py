@@ -26,7 +26,17 @@ from torch import Tensor, nn
 from .geometry import Cut
 from .guard import Guard
 
-__all__ = ['Attributes', 'SlimState', 'Slimmed', 'attach', 'densify', 'slim_state', 'slim_states', 'stored']
+__all__ = [
+    'Attributes',
+    'SlimState',
+    'Slimmed',
+    'attach',
+    'densify',
+    'read_at_widths',
+    'slim_state',
+    'slim_states',
+    'stored',
+]
 
 # Plain attributes that differ between widths, e.g. {'in_channels': 16, 'out_channels': 16, 'groups': 16}.
 Attributes = dict[str, Any]
@@ -147,10 +157,15 @@ def attach(module: Any, state: SlimState, *, traced: bool = True) -> None:
             module._buffers[name] = cut.store(buffer)
     module.__dict__['_slim'] = state
     if state.cuts:
-        cls = _slimmed_class(module.__class__, tuple(state.cuts))
-        if not traced:
-            register_notrace_module(cls)
-        module.__class__ = cls
+        read_at_widths(module, tuple(state.cuts), traced=traced)
+
+
+def read_at_widths(module: Any, names: tuple[str, ...], *, traced: bool) -> None:
+    """Makes `module` read the tensors `names`, and no others, at the active width; `traced` as for `attach`."""
+    cls = _slimmed_class(getattr(module.__class__, '_dense_class', module.__class__), names)
+    if not traced:
+        register_notrace_module(cls)
+    module.__class__ = cls
 
 
 def slim_state(module: nn.Module) -> SlimState | None:

@@ -38,6 +38,19 @@ def check_model(model: nn.Module) -> None:
         )
 
 
+def check_widths_kept(model: nn.Module, widths: tuple[float, ...]) -> None:
+    """Checks that a model still has the widths that a task was made for.
+
+    Raises:
+        RuntimeError: One was added since.
+    """
+    if get_widths(model) != widths:
+        raise RuntimeError(
+            f'the model must have the widths that the task was made for, {widths}, got {get_widths(model)}; make the '
+            'task, and its optimizer, after model.add_width'
+        )
+
+
 def check_composed(composed: float, objective: Objective, reference: nn.Module | None, own_batches: bool) -> float:
     """Returns `composed` if there is something to learn of images without a label.
 

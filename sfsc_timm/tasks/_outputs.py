@@ -63,6 +63,7 @@ def run_width(
     reference: Reference | None,
     kl_scale: float,
     take: Callable[[Tensor, list[Tensor]], None] | None,
+    leaves: Callable[[nn.Module], AbstractContextManager[list[Tensor]]] = sliced_leaves,
 ) -> tuple[SubModelOutput, Tensor, Tensor]:
     """Runs a slimmable model at its active width, and has its loss differentiated.
 
@@ -74,6 +75,7 @@ def run_width(
         reference: The full-width model, if the objective uses it and this is not that model itself.
         kl_scale: Annealing factor of the loss's regulariser.
         take: Is given the loss () with its graph, and one tensor per parameter at slice size; None for no gradients.
+        leaves: Gives these tensors for the length of a `with` block, and has the model run on them.
 
     Returns:
         Output, loss () and mean uncertainty (), all detached.
@@ -81,8 +83,8 @@ def run_width(
     images, target = batch
     slices: AbstractContextManager[list[Tensor]] = nullcontext([])
     if take is not None:
-        slices = sliced_leaves(unwrap_model(module))
-    with slices as leaves:
+        slices = leaves(unwrap_model(module))
+    with slices as given:
         if objective.uses_embedding:
             classify = partial(classify_leading, unwrap_model(module).get_classifier())
             output = SubModelOutput(*run_with_embedding(module, images), classify)
@@ -91,5 +93,5 @@ def run_width(
             output = SubModelOutput(logits, logits)  # the second is not looked at
         loss, uncertainty = objective(index, output, target, reference, kl_scale)
         if take is not None:
-            take(loss, leaves)
+            take(loss, given)
     return SubModelOutput(output.logits.detach(), output.embedding.detach()), loss.detach(), uncertainty.mean()

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._private import foreach_mul_
+from .._private import foreach_add_, foreach_mul_
 from ._replica import PendingMean, Replica
 
 __all__ = ['HandOver', 'MicroStep', 'StepResult', 'WidthStep', 'computes_in_half']
@@ -81,11 +81,11 @@ class MicroStep:
         self.keeps_graphs = keeps_graphs
         self.replica = replica
         self.result = weakref.ref(result)
-        self._widths: dict[int, WidthStep] = {}
+        self._widths: dict[int, list[WidthStep]] = {}
         self._is_done = False
 
     def add(self, index: int, loss: Tensor, leaves: list[Tensor], averages: bool) -> None:
-        """Takes over a width's loss, and its gradients if they can be taken now.
+        """Takes over a width's loss, or a further one, and its gradients if they can be taken now.
 
         Args:
             index: Number of the width.
@@ -93,9 +93,9 @@ class MicroStep:
             leaves: One tensor per parameter, at the width's slice size.
             averages: Whether the averaging over processes may start now.
         """
-        self._widths[index] = WidthStep(loss, leaves)
+        self._widths.setdefault(index, []).append(WidthStep(loss, leaves))
         if not self.keeps_graphs:
-            self._widths[index].differentiate(self.replica if averages else None)
+            self._widths[index][-1].differentiate(self.replica if averages else None)
 
     def gradients(self, factor: Tensor, averages: bool) -> list[list[Tensor | None]]:
         """Gradients of every width, ascending, times `factor`.
@@ -112,11 +112,20 @@ class MicroStep:
         self._is_done = True
         if self.keeps_graphs:
             for width in self._widths.values():  # each width's message travels during the next one's backward
-                width.differentiate(self.replica if averages else None, factor)
-            return [self._widths[index].gradients(None) for index in sorted(self._widths)]
+                for loss in width:
+                    loss.differentiate(self.replica if averages else None, factor)
+            return [_sum_of(self._widths[index], None) for index in sorted(self._widths)]
         if self.replica is not None:
             self.replica.check_agreement(factor)
-        return [self._widths[index].gradients(factor) for index in sorted(self._widths)]
+        return [_sum_of(self._widths[index], factor) for index in sorted(self._widths)]
+
+
+def _sum_of(losses: list[WidthStep], factor: Tensor | None) -> list[Tensor | None]:
+    """Summed gradients of one width's losses, times `factor`."""
+    total, *others = (loss.gradients(factor) for loss in losses)
+    for other in others:
+        foreach_add_([t for t in total if t is not None], [t for t in other if t is not None])
+    return total
 
 
 class HandOver(torch.autograd.Function):

@@ -13,11 +13,12 @@ from torch import Tensor, nn
 
 from ..gradients import GradientProjection, Projection
 from ..losses import Objective, SubModelLoss, kl_annealing
-from ..models import at_width, get_width, get_widths, set_width
+from ..models import get_width, get_widths
 from ..slim import slice_layout
-from ._checks import check_composed, check_model, create_objective, nested
-from ._outputs import run_width
-from ._references import look_ahead, reference_of, shown
+from ._checks import check_composed, check_model, check_widths_kept, create_objective, nested
+from ._passes import run_all
+from ._random_widths import create_random_widths
+from ._references import shown
 from ._replica import Replica
 from ._steps import HandOver, MicroStep, StepResult, computes_in_half
 from ._sums import GradientSums
@@ -70,7 +71,9 @@ class SFSCTask(TrainingTask):
         composed: Images without a label that smaller widths run besides, made of the batch, as a share of it, for an
             objective that compares them with a finished `reference`.
         size_weight: Factor of the loss of each smaller size, for a model with `embed_dims`: see `losses.Nested`.
-        seed: Of the projection's random orders; the same on every process.
+        random_widths: How many networks between the widths each step trains besides, drawn anew, for widths that are
+            added later (`model.add_width`).
+        seed: Of the random orders and widths; the same on every process.
         device: Device of the task.
         dtype: Type of the task.
         verbose: Log what is trained.
@@ -91,6 +94,7 @@ class SFSCTask(TrainingTask):
         own_batches: bool = False,
         composed: float = 0.0,
         size_weight: float = 1.0,
+        random_widths: int = 0,
         seed: int = 0,
         device: torch.device | None = None,
         dtype: torch.dtype | None = None,
@@ -107,6 +111,7 @@ class SFSCTask(TrainingTask):
         self.own_batches = own_batches
         self.composed = check_composed(composed, self.objective, reference, own_batches)
         self.reference = None if reference is None else reference.to(self.device).eval().requires_grad_(False)
+        self._random_widths = create_random_widths(model, random_widths, seed)
         self.extra_parameters = list(self.objective.parameters())
         self.kl_annealing_steps = kl_annealing_steps
         self.last_projection: Projection | None = None
@@ -132,7 +137,7 @@ class SFSCTask(TrainingTask):
             target: Class indices (B,) or class probabilities (B, classes); with `own_batches` widths * B of them.
 
         Returns:
-            'loss': sum of the widths' losses; its `backward` puts the aggregated gradient into `.grad`.
+            'loss': sum of all losses; its `backward` puts the aggregated gradient into `.grad`.
             'output': logits (B, classes) at the width that was active at the call.
             'losses' and 'uncertainty': per width, ascending, (widths,), detached.
             `backward` adds what the projection was decided from, over all that has accumulated:
@@ -141,19 +146,17 @@ class SFSCTask(TrainingTask):
 
         Raises:
             ValueError: If there is not a batch for each width, though each is to have its own.
+            RuntimeError: If a width was added to the model after the task was made.
         """
-        step = None
-        result = StepResult()
+        check_widths_kept(self.trainable_module, self.widths)
+        step, result = None, StepResult()
         if torch.is_grad_enabled():
             self._sums.forget_if_reset()
             replica = self._replica if self._replica is not None and self._replica.synchronises else None
             if replica is not None and self.trainable_module.training:
                 replica.broadcast_buffers()
             step = MicroStep(computes_in_half(input), replica, result)
-        outputs = self._run_all(input, target, step, result)
-        result['losses'] = torch.stack([loss for loss, _ in outputs])
-        result['uncertainty'] = torch.stack([uncertainty for _, uncertainty in outputs])
-        result['loss'] = result['losses'].sum()
+        self._run_all(input, target, step, result)
         if step is not None:
             anchor = torch.zeros((), device=result['loss'].device, requires_grad=True)
             result['loss'] = HandOver.apply(anchor, result['loss'], partial(self.aggregate, step))
@@ -179,11 +182,15 @@ class SFSCTask(TrainingTask):
         """Compiles the model, one graph per width for training and one for evaluation of the active width.
 
         Raises:
-            RuntimeError: If the task already is distributed.
+            RuntimeError: If the task already is distributed, or its loss or `random_widths` rule it out.
         """
         if self._replica is not None:
             raise RuntimeError(
                 'compile must be called before prepare_distributed, got a distributed task; call it first'
+            )
+        if self._random_widths is not None:
+            raise RuntimeError(
+                'compile must be left out with random_widths: each of them would be a graph of its own; leave one out'
             )
         if self.objective.uses_embedding:
             raise RuntimeError(
@@ -266,34 +273,27 @@ class SFSCTask(TrainingTask):
     def _replica(self) -> Replica | None:
         return self.trainable_module if isinstance(self.trainable_module, Replica) else None
 
-    def _run_all(
-        self, images: Tensor, target: Tensor, step: MicroStep | None, result: StepResult
-    ) -> list[tuple[Tensor, Tensor]]:
-        """Loss and mean uncertainty of every width, ascending; the output of the active one goes to `result`."""
+    def _run_all(self, images: Tensor, target: Tensor, step: MicroStep | None, result: StepResult) -> None:
+        """Runs every width; losses, mean uncertainties and the output of the active width go to `result`."""
         model = unwrap_model(self.trainable_module)
-        active = get_width(model)
-        widths = len(self.widths)
-        parts = shown(images, target, widths, self.own_batches, self.composed)
-        found: list[tuple[Tensor, Tensor]] = []
-        references = look_ahead(model, self.objective, self.reference, [part[0] for part in parts], self.own_batches)
-        steps = self.kl_annealing_steps
-        scale = kl_annealing(self._sums.updates, steps) if steps else 1.0
-        # If the widths share their images, the full width's own forward is the reference, and has to come first.
-        first = self.objective.uses_reference and self.reference is None and not self.own_batches
-        order = range(widths)
-        with at_width(model, active):  # to come back to it
-            for index in reversed(order) if first else order:
-                set_width(model, self.widths[index])
-                take = None if step is None else partial(self._take, step, index)
-                output, loss, uncertainty = run_width(
-                    self.trainable_module, self.objective, index, parts[index], references[index], scale, take
-                )
-                if first and index == order[-1]:
-                    references = [reference_of(model, output.embedding)] * widths
-                if self.widths[index] == active:
-                    result['output'] = output.logits[: len(parts[index][1])]
-                found.append((loss, uncertainty))
-        return found[::-1] if first else found
+        steps, update = self.kl_annealing_steps, self._sums.updates
+        parts = shown(images, target, len(self.widths), self.own_batches, self.composed)
+        drawing = self._random_widths if step is not None and model.training else None
+        found, between = run_all(
+            self.trainable_module,
+            self.objective,
+            parts,
+            reference=self.reference,
+            own_batches=self.own_batches,
+            kl_scale=kl_annealing(update, steps) if steps else 1.0,
+            take=None if step is None else partial(self._take, step),
+            drawn={} if drawing is None else drawing.draw(update),
+        )
+        active = self.widths.index(get_width(model))
+        result['output'] = found[active][0][: len(parts[active][1])]
+        result['losses'] = torch.stack([loss for _, loss, _ in found])
+        result['uncertainty'] = torch.stack([uncertainty for _, _, uncertainty in found])
+        result['loss'] = result['losses'].sum() + sum(between)
 
     def _take(self, step: MicroStep, index: int, loss: Tensor, leaves: list[Tensor]) -> None:
         """Hands a width's loss over to a step, with what it is to be differentiated by."""
