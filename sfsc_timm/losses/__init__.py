@@ -8,6 +8,7 @@ from .evidential import EVIDENCES, EvidentialLoss, kl_annealing
 from .factory import create_loss, list_losses
 from .nested import Nested
 from .objective import Objective, Reference, SubModelOutput
+from .regression import EmbeddingRegression
 from .triplet import BatchHardTriplet
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     'BackwardCompatible',
     'BatchHardTriplet',
     'CrossEntropyLoss',
+    'EmbeddingRegression',
     'EvidentialLoss',
     'Nested',
     'Objective',

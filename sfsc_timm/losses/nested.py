@@ -34,6 +34,7 @@ class Nested(Objective):
         self.dims = tuple(dims)
         self.weight = weight
         self.uses_reference = objective.uses_reference
+        self.keeps_full = objective.keeps_full
 
     @property
     def uses_embedding(self) -> bool:

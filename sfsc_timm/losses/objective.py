@@ -76,9 +76,11 @@ class Objective(nn.Module):
     Attributes:
         uses_embedding: Whether embeddings are needed.
         uses_reference: Whether the sub-models below full width need the reference.
+        keeps_full: Whether the full width trains as it serves, its norms by the statistics that it has.
     """
 
     uses_reference = False
+    keeps_full = False
 
     def __init__(
         self, loss: SubModelLoss, triplet: BatchHardTriplet | None = None, triplet_weight: float = 1.0

@@ -5,7 +5,7 @@ from ._heads import CosineLinear, classify_fixed, create_neck, fold_neck
 from ._lite_weights import fetch_lite_weights
 from ._slimmable import Slimmable
 from ._sorting import sort_channels
-from ._start import start_from
+from ._start import start_from, start_from_folded
 from ._statistics import estimate_statistics
 from ._widths import DEFAULT_WIDTHS, at_width, check_widths, get_width, get_widths, scale_channels, set_width
 from .slim_convnext import SlimmableConvNeXt
@@ -41,4 +41,5 @@ __all__ = [
     'set_width',
     'sort_channels',
     'start_from',
+    'start_from_folded',
 ]

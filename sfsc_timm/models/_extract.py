@@ -27,6 +27,7 @@ _OWN = (
     '_classifier',
     '_neck_norm',
     '_own_necks',
+    'fresh_parts',
     '_slim',
     '_alone',
 )

@@ -98,10 +98,11 @@ def checkpoint_filter_fn(state_dict: dict[str, Tensor], model: Slimmable) -> dic
             key = 'fc.' + key.removeprefix(plain_classifier)  # noqa: PLW2901
         converted[key] = _stored(model, key, tensor)
     fresh = {key: tensor for key, tensor in own.items() if key.startswith(('neck.', 'fc.')) and key not in converted}
+    model.fresh_parts = tuple(sorted({key.split('.')[0] for key in fresh}))
     if fresh:
         _logger.warning(
             'Warm start from plain timm weights: %s are new, and widths below 1.0 need training.',
-            ' and '.join(sorted({key.split('.')[0] for key in fresh})),
+            ' and '.join(model.fresh_parts),
         )
     return {**converted, **fresh}
 

@@ -35,9 +35,11 @@ class Slimmable(Family, Ends):
         num_features: Channels of the backbone's last feature map at the active width.
         head_hidden_size: What the classifier sees: `embed_dim`, or the pooled features if that is 0.
         feature_info: timm's, with the channels of the active width.
+        fresh_parts: What a warm start from plain timm weights left new: 'neck', 'fc' or both.
     """
 
     feature_info: list[dict[str, Any]]
+    fresh_parts: tuple[str, ...] = ()
     pretrained_cfg: dict[str, Any]
     num_features: int
     _family_args: dict[str, Any]

@@ -29,6 +29,9 @@ class Recipe:
         separate: Whether each width is a network of its own, trained after the other, full width first.
         follows: Whether the smaller networks look up to the finished full one (of separate ones only).
         is_compatible: Whether different widths are meant to be compared.
+        uses_labels: Whether images have to be labelled.
+        keeps_start: Whether the weights that training starts from are the fixed reference.
+        model_options: Arguments that a model has to have been created with.
         size_weight: Factor of the loss of each smaller embedding size, for a model with `embed_dims`; 1 for the plain
             sum over sizes, 0 for the largest alone.
         random_widths: How many networks between the widths each step trains besides, drawn anew, for a model that will
@@ -43,6 +46,9 @@ class Recipe:
     separate: ClassVar[bool] = False
     follows: ClassVar[bool] = False
     is_compatible: ClassVar[bool] = True
+    uses_labels: ClassVar[bool] = True
+    keeps_start: ClassVar[bool] = False
+    model_options: ClassVar[dict[str, Any]] = {}
 
     size_weight: float = setting(1.0, within='[0, inf)')
     random_widths: int = setting(0, within='[0, inf)')

@@ -11,6 +11,7 @@ from timm.utils import unwrap_model
 from torch import Tensor, nn
 
 from ..losses import Objective, Reference, SubModelOutput
+from ..models import get_widths
 from ..models._heads import classify_leading
 from ..slim import sliced_leaves
 
@@ -81,12 +82,12 @@ def run_width(
         Output, loss () and mean uncertainty (), all detached.
     """
     images, target = batch
-    slices: AbstractContextManager[list[Tensor]] = nullcontext([])
-    if take is not None:
-        slices = leaves(unwrap_model(module))
-    with slices as given:
+    model: Any = unwrap_model(module)
+    slices: AbstractContextManager[list[Tensor]] = nullcontext([]) if take is None else leaves(model)
+    is_kept = objective.keeps_full and index == len(get_widths(model)) - 1
+    with evaluating(model) if is_kept else nullcontext(), slices as given:
         if objective.uses_embedding:
-            classify = partial(classify_leading, unwrap_model(module).get_classifier())
+            classify = partial(classify_leading, model.get_classifier())
             output = SubModelOutput(*run_with_embedding(module, images), classify)
         else:
             logits = module(images)

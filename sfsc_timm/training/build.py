@@ -33,6 +33,7 @@ __all__ = [
     'create_loaders',
     'create_model',
     'fit_model_to_input',
+    'from_scratch',
     'lone_model',
     'probe',
     'read_training_data',
@@ -70,8 +71,8 @@ def fit_model_to_input(config: TrainConfig, given: Preprocessing) -> TrainConfig
     return replace(config, model_kwargs={**config.model_kwargs, 'img_size': size})
 
 
-def read_training_data(config: TrainConfig, size: tuple[int, int, int]) -> RetrievalData:
-    """Reads the data set, into memory if that is asked for.
+def read_training_data(config: TrainConfig, size: tuple[int, int, int], *, labelled: bool = True) -> RetrievalData:
+    """Reads the data set, into memory if that is asked for; `labelled` says whether identities are to be told apart.
 
     Raises:
         ValueError: There is nothing to train on.
@@ -82,7 +83,8 @@ def read_training_data(config: TrainConfig, size: tuple[int, int, int]) -> Retri
     if config.data == 'glyphs' and size[1] == size[2]:
         options.setdefault('size', size[1])  # drawn as the model takes them
     data = load_data(config.data, config.data_dir, **options)
-    data.require_training()
+    if labelled:
+        data.require_training()
     return preload(data, size[1:]) if config.preload else data
 
 
@@ -186,7 +188,7 @@ def create_model(config: TrainConfig, num_classes: int, given: Preprocessing, **
 
 def probe(config: TrainConfig, given: Preprocessing) -> Slimmable:
     """The model without memory for its weights, to see early that it can be made; raises what `create_model` does."""
-    model = create_model(_from_scratch(config), 2, given, device='meta')
+    model = create_model(from_scratch(config), 2, given, device='meta')
     if not model.embed_dim:
         raise ValueError(
             'embed_dim must be at least 1 in training, got 0: without a neck there is no metric space to train; leave '
@@ -205,12 +207,13 @@ def lone_model(config: TrainConfig, width: float, num_classes: int, given: Prepr
         return create_model(config, num_classes, given, **lone)
     whole = create_model(config, num_classes, given)
     whole.set_width(width)
-    model = create_model(_from_scratch(config), num_classes, given, **lone)
+    model = create_model(from_scratch(config), num_classes, given, **lone)
     start_from(model, whole)
     return model
 
 
-def _from_scratch(config: TrainConfig) -> TrainConfig:
+def from_scratch(config: TrainConfig) -> TrainConfig:
+    """The settings without weights to start from."""
     return replace(config, pretrained=False, initial_checkpoint=None)
 
 

@@ -16,12 +16,13 @@ from .._files import write_json
 from ..checkpoints import compatibility_id
 from ..data import Preprocessing, RetrievalData
 from ..evaluation import CompatibilityMatrix, plot_matrix
-from ..models import Slimmable
+from ..models import Slimmable, start_from_folded
 from ..recipes import Recipe, create_recipe
 from .build import (
     create_loaders,
     create_model,
     fit_model_to_input,
+    from_scratch,
     lone_model,
     probe,
     read_training_data,
@@ -35,7 +36,7 @@ from .network import Network, Shared, draw
 from .origin import origin_of
 from .report import Report
 from .stopping import StopSignal
-from .teacher import start_from_teacher
+from .teacher import principal_neck, start_fitted, start_from_teacher
 
 __all__ = ['TrainingRun']
 
@@ -88,7 +89,8 @@ class TrainingRun:
                 f'torchcompile must be left out where embeddings are compared, got {config.torchcompile!r}: a compiled '
                 'model gives logits only; give --recipe-kwargs teacher=0, or leave it out'
             )
-        self.data: RetrievalData = read_training_data(config, self.input.input_size)
+        _check_recipe(self.recipe, config)
+        self.data: RetrievalData = read_training_data(config, self.input.input_size, labelled=self.recipe.uses_labels)
         self.train_batches, self._query, self._gallery = create_loaders(
             config,
             self.data,
@@ -137,10 +139,26 @@ class TrainingRun:
     def _train_jointly(self, shared: Shared) -> tuple[Any, CompatibilityMatrix | None]:
         """The model, and its matrix if the last epoch was trained, and so evaluated, just now."""
         torch.manual_seed(self.config.seed)
-        model = create_model(self.config, self.data.num_classes, self.input)
-        teacher = self._train_teacher(shared, model) if self.recipe.begins_alone and len(self.widths) > 1 else None
-        trained = self._train(shared, '', model, teacher, {})
+        teacher: Slimmable | None = None
+        if self.recipe.keeps_start:
+            model, teacher = self._start_from_given()
+        else:
+            model = create_model(self.config, self.data.num_classes, self.input)
+            if self.recipe.begins_alone and len(self.widths) > 1:
+                teacher = self._train_teacher(shared, model)
+        trained = self._train(shared, '', model, teacher, self.recipe.model_options)
         return trained.model, trained.matrix
+
+    def _start_from_given(self) -> tuple[Slimmable, Slimmable]:
+        """The model whose widths all start from the given weights, and these as a network of full width alone."""
+        config, classes, options = self.config, self.data.num_classes, self.recipe.model_options
+        given = create_model(config, classes, self.input).to(self.device).eval()
+        neck = principal_neck(given, self.train_batches) if 'neck' in given.fresh_parts else None
+        teacher = create_model(from_scratch(config), classes, self.input, **{**options, 'widths': (1.0,)})
+        model = create_model(from_scratch(config), classes, self.input, **options)
+        start_from_folded(teacher.to(self.device), given, neck)
+        start_fitted(model.to(self.device), given, neck, self.train_batches)
+        return model, teacher
 
     def _train_teacher(self, shared: Shared, model: Slimmable) -> Slimmable:
         """Trains the full width alone, or takes it as it was finished before; all widths of `model` start from it.
@@ -202,6 +220,28 @@ class TrainingRun:
     def _wait(self) -> None:
         if dist.is_initialized():
             dist.barrier()
+
+
+def _check_recipe(recipe: Recipe, config: TrainConfig) -> None:
+    """Refuses settings that a recipe would pass over, and the lack of those that it needs.
+
+    Raises:
+        ValueError: There are some.
+    """
+    for name, value in recipe.model_options.items():
+        if config.model_kwargs.get(name, value) != value:
+            raise ValueError(
+                f'{name} must be {value} for the recipe {recipe.name}, got {config.model_kwargs[name]!r} in '
+                'model_kwargs; leave it out'
+            )
+    if recipe.keeps_start and not config.pretrained and not config.initial_checkpoint:
+        raise ValueError(
+            f'weights to learn from are missing for the recipe {recipe.name}: give --pretrained, or '
+            '--initial-checkpoint'
+        )
+    for name in () if recipe.uses_labels else ('triplet', 'num_instances', 'smoothing'):
+        if value := getattr(config, name):
+            raise ValueError(f'{name} must be left out for the recipe {recipe.name}, got {value}: it takes no labels')
 
 
 def _device(config: TrainConfig) -> torch.device:
