@@ -6,21 +6,18 @@ from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, suppress
 from itertools import pairwise
 from numbers import Real
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .._private import update_model_args
 from ..slim import check_intact, guards, insert_width, slim_states
 from ._widths import check_widths
-
-if TYPE_CHECKING:
-    from ._slimmable import Slimmable
 
 __all__ = ['add_width', 'with_widths_between']
 
 _STEPS = 32  # widths in (0, 1] among which those between are looked for
 
 
-def add_width(model: Slimmable, width: float) -> None:
+def add_width(model: Any, width: float) -> None:
     """Gives a slimmable model a width that it was not made with, see `Slimmable.add_width`."""
     widths = _with_one_more(model.widths, width)
     index, active = widths.index(float(width)), model.width
@@ -45,7 +42,7 @@ def add_width(model: Slimmable, width: float) -> None:
     model.set_width(active)
 
 
-def with_widths_between(model: Slimmable) -> tuple[Slimmable, list[int]]:
+def with_widths_between(model: Any) -> tuple[Any, list[int]]:
     """The architecture with further widths between its own ones, on the meta device, to look at.
 
     Args:
@@ -92,7 +89,7 @@ def _with_one_more(widths: tuple[float, ...], width: Any) -> tuple[float, ...]:
     return check_widths((*widths, float(width)))
 
 
-def _like(model: Slimmable, widths: Sequence[float]) -> Slimmable:
+def _like(model: Any, widths: Sequence[float]) -> Any:
     """The architecture at other widths, on the meta device, to look at."""
     kind, scale = model._classifier
     return _class_of(model).build(
@@ -104,21 +101,20 @@ def _like(model: Slimmable, widths: Sequence[float]) -> Slimmable:
         cosine_scale=scale,
         num_classes=model.num_classes,
         full_width=model._full_width,
-        **({'own_necks': True} if getattr(model, '_own_necks', False) else {}),
+        own_necks=model._own_necks,
         **_family_args(model),
     )
 
 
-def _class_of(model: Slimmable) -> type[Slimmable]:
+def _class_of(model: Any) -> Any:
     """The family's class, which a model with tensors of its own at the root has a subclass of."""
-    found: type[Slimmable] = getattr(type(model), '_dense_class', type(model))
-    return found
+    return getattr(type(model), '_dense_class', type(model))
 
 
-def _family_args(model: Slimmable) -> dict[str, Any]:
+def _family_args(model: Any) -> dict[str, Any]:
     return {**model._family_args, 'device': 'meta', 'dtype': next(model.parameters()).dtype}
 
 
-def _is_same_network(like: Slimmable, *indices: int) -> bool:
+def _is_same_network(like: Any, *indices: int) -> bool:
     cuts: Iterable[Any] = (cut for _, state in slim_states(like) for cut in state.cuts.values())
     return all(len({cut.shapes[index] for index in indices}) == 1 for cut in cuts)

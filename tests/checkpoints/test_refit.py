@@ -119,3 +119,30 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert loaded.preprocessing == load_checkpoint_model(checkpoint).preprocessing
     assert main(['refit', str(tmp_path / 'out'), '--images', str(tmp_path / 'photos')]) == 1
     assert 'must be a whole slimmable model' in capsys.readouterr().err.replace('\n', ' ')
+
+
+def test_a_width_is_added_by_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip('rich')
+    from sfsc_timm.cli.main import main
+    from sfsc_timm.data import Preprocessing, Sample, batches
+    from sfsc_timm.models import estimate_statistics
+
+    checkpoint = save_whole(tiny(), tmp_path / 'whole')
+    files = paint(tmp_path / 'photos', identities=10, images=5)
+    command = ['refit', str(checkpoint), '--images', str(tmp_path / 'photos'), '--output', str(tmp_path / 'out')]
+    assert main([*command, '--width', '0.6', '--add-width', '0.6', '0.4']) == 0
+    assert 'w0.25, w0.4, w0.5, w0.6, w0.75, w1' in ' '.join(capsys.readouterr().out.split())
+    loaded, before = load_checkpoint_model(tmp_path / 'out'), load_checkpoint_model(checkpoint)
+    assert (loaded.space, loaded.widths) == (before.space, (0.25, 0.4, 0.5, 0.6, 0.75, 1.0))
+    model: Any = before.model
+    model.add_width(0.4)
+    size, mean, std = before.preprocessing.input_size, before.preprocessing.mean, before.preprocessing.std
+    images = torch.cat(
+        [b.images for b in batches([Sample(f, 0) for f in files], Preprocessing(size, mean, std).transform())]
+    )
+    estimate_statistics(model, [images], [0.4])  # all in one batch, as there
+    assert_close_to(loaded.model.extract(0.4)(images).detach(), model.extract(0.4)(images).detach(), 1e-4)
+    for width in (0.25, 0.5, 0.75, 1.0):
+        assert_close_to(loaded.model.extract(width)(images).detach(), model.extract(width)(images).detach())
+    assert main([*command, '--add-width', '0.5']) == 1
+    assert 'width must be one that the model does not have, got 0.5' in capsys.readouterr().err.replace('\n', ' ')

@@ -175,7 +175,7 @@ def parametrized() -> Any:
         (tiny, 0.4999999999, 'width must be one that the model does not have'),
         (lambda: tiny(channels=(8, 8, 8, 64)), 0.51, r'got 0\.51, which is the same as 0\.5 once channels'),
         (lambda: timm.create_model('sfsc_vit_tiny_patch16_224', **VIT), 0.52, 'different numbers of heads'),
-        (pruned, 0.4, r"must have all parts .* got none at 'layer3"),
+        (pruned, 0.4, r"must have all parts .* got none at 'layer2"),
         (parametrized, 0.4, 'must be a tensor of the model for all widths'),
     ],
     ids=['known', 'nearly known', 'same channels', 'same heads', 'pruned', 'parametrized'],
