@@ -5,10 +5,8 @@ from __future__ import annotations
 import os
 import random
 import resource
-import signal
-import subprocess
-import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -30,8 +28,11 @@ from sfsc_timm.retrieval import (
     state_since,
     times_of,
 )
+from sfsc_timm.retrieval.lance.roots import to_key
 
 pytest.importorskip('lancedb')
+from helpers.lance_writer import lance_writer
+
 pytestmark = pytest.mark.lance
 
 INFO = GalleryInfo('m', 1.0, 8, 'abc', space_id='s', weights_digest='w')
@@ -106,6 +107,12 @@ def test_a_root_moves(tmp_path: Path) -> None:
     gallery.move('s3://bucket/photos')
     assert LanceGallery(tmp_path / 'g').paths[0] == 's3://bucket/photos/a/0.jpg'
     assert len(gallery) == 21
+
+
+def test_keys_are_relative_paths() -> None:
+    for rest in ('a.jpg', 'a/b.jpg', '../b', 'a/../b', './a', 'a//b', '.hidden', '..name', 'a.', 'a/..', '', 'a\\b'):
+        assert to_key(f'/data/x/{rest}', '/data/x') == os.path.relpath(f'/data/x/{rest}', '/data/x')
+    assert to_key('/data/xy/a', '/data/x') == '../xy/a'
 
 
 def test_other_embedders_and_preparations_are_refused(tmp_path: Path) -> None:
@@ -240,27 +247,15 @@ def test_memory_does_not_grow_with_replaced_items(tmp_path: Path) -> None:
     assert peaks[2] - peaks[0] < 60, peaks  # MiB
 
 
-WRITER = """
-import sys, time
-from pathlib import Path
-import torch
-from sfsc_timm.retrieval import GalleryInfo, LanceGallery
-folder, sign, first, other, rounds = sys.argv[1:]
-gallery = LanceGallery.create(folder, GalleryInfo('m', 1.0, 4, 'abc'))
-Path(f'{sign}.{first}').touch()
-while not Path(f'{sign}.{other}').exists():
-    time.sleep(0.001)
-for i in range(int(rounds)):
-    own = [f'{first}/{i}/{j}' for j in range(5)]
-    left = gallery.missing([*own, f'both/{i}'])
-    if left:
-        gallery.append(left, torch.full((len(left), 4), float(i)), existing='skip')
-"""
-
-
-def start(*arguments: object, env: dict[str, str] | None = None) -> subprocess.Popen[str]:
-    command = [sys.executable, '-c', WRITER, *map(str, arguments)]
-    return subprocess.Popen(command, text=True, stderr=subprocess.PIPE, env=env)
+def meet(folder: Path | str, sign: Path, rounds: int, environment: dict[str, str] | None = None) -> None:
+    """Two writers at once."""
+    with (
+        lance_writer(folder, sign, 'one', 'two', rounds, environment) as (one, _),
+        lance_writer(folder, sign, 'two', 'one', rounds, environment) as (two, _),
+    ):
+        for process in (one, two):
+            process.join(200)
+            assert process.exitcode == 0
 
 
 def check_written(gallery: LanceGallery, names: tuple[str, ...], rounds: int) -> None:
@@ -270,32 +265,32 @@ def check_written(gallery: LanceGallery, names: tuple[str, ...], rounds: int) ->
 
 
 def test_two_writers_at_once_lose_nothing(tmp_path: Path) -> None:
-    writers = [start(tmp_path / 'g', tmp_path / 's', *names, 15) for names in (('one', 'two'), ('two', 'one'))]
-    for writer in writers:
-        error = writer.communicate(timeout=200)[1]
-        assert writer.returncode == 0, error
+    meet(tmp_path / 'g', tmp_path / 's', 15)
     check_written(LanceGallery(tmp_path / 'g'), ('one', 'two'), 15)
 
 
 def test_killed_at_random_moments_and_run_again(tmp_path: Path) -> None:
-    """SFSC_KILLS=20 kills that often; as long as none comes too late, each finds the writer at work."""
-    kills, delays = int(os.environ.get('SFSC_KILLS', '2')), random.Random(0)
+    """SFSC_KILLS=20 kills that often: each time after none to three transactions, at any moment of the next."""
+    kills, moments = int(os.environ.get('SFSC_KILLS', '4')), random.Random(0)
+    writer, rounds = partial(lance_writer, tmp_path / 'g', tmp_path / 's', 'one', 'none'), 3 * kills + 10
     (tmp_path / 's.none').touch()
-    at_work = 0
+    written = []
     for _ in range(kills):
-        (tmp_path / 's.one').unlink(missing_ok=True)
-        writer = start(tmp_path / 'g', tmp_path / 's', 'one', 'none', 60)
-        while not (tmp_path / 's.one').exists() and writer.poll() is None:
-            time.sleep(0.005)
-        time.sleep(delays.uniform(0, 0.15))
-        at_work += writer.poll() is None
-        writer.send_signal(signal.SIGKILL)
-        writer.communicate()
-    assert at_work
-    assert LanceGallery(tmp_path / 'g').version > 0
-    last = start(tmp_path / 'g', tmp_path / 's', 'one', 'none', 60)
-    assert last.communicate(timeout=200)[1] == ''
-    check_written(LanceGallery(tmp_path / 'g'), ('one',), 60)
+        with writer(rounds) as (process, told):
+            for _ in range(1 + moments.randrange(4)):
+                told.recv()
+            time.sleep(moments.uniform(0, 0.06))
+            assert process.exitcode is None  # at work
+            process.kill()
+            process.join()
+        written.append(len(LanceGallery(tmp_path / 'g')))
+    assert 0 < written[-1] < 6 * rounds
+    assert written == sorted(written)
+    assert not [count for count in written if count % 6], 'a part of a transaction is there'
+    with writer(rounds) as (process, _):
+        process.join(200)
+        assert process.exitcode == 0
+    check_written(LanceGallery(tmp_path / 'g'), ('one',), rounds)
 
 
 def test_a_gallery_in_a_bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -320,11 +315,7 @@ def test_a_gallery_in_a_bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         assert len(gallery) == len(again) == 20
         with pytest.raises(FileNotFoundError, match='no gallery in'):
             open_gallery('s3://galleries/none')
-        two = (('one', 'two'), ('two', 'one'))
-        writers = [start('s3://galleries/g', tmp_path / 's', *names, 3, env={**os.environ}) for names in two]
-        for writer in writers:
-            error = writer.communicate(timeout=200)[1]
-            assert writer.returncode == 0, error
+        meet('s3://galleries/g', tmp_path / 's', 3, settings)
         check_written(LanceGallery('s3://galleries/g'), ('one', 'two'), 3)
     finally:
         server.stop()

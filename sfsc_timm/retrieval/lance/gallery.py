@@ -135,7 +135,7 @@ class LanceGallery(KeptTable):
         """
         stored, notes = self._stored(paths, embeddings, states, existing)
         width = [self.info.width] * len(paths) if widths is None else list(widths)
-        keys = [to_key(path, self.root) for path in paths]
+        keys = self._keys(paths)
         twice = len(set(keys)) != len(keys)
         with self._writing():
             # Writers of an address do not wait for each other; there the merge itself looks at what is there.
@@ -163,7 +163,7 @@ class LanceGallery(KeptTable):
         """Writes other texts into columns of items that are there; other items are passed over."""
         import pyarrow as pa
 
-        keys = [to_key(path, self.root) for path in paths]
+        keys = self._keys(paths)
         with self._writing():
             fields = [self.table.schema.field(name) for name in ('path', *labels)]
             rows = pa.table([keys, *(list(texts) for texts in labels.values())], schema=pa.schema(fields))
@@ -171,7 +171,7 @@ class LanceGallery(KeptTable):
 
     def remove(self, paths: Collection[str]) -> None:
         """Drop items, all or none of them; those that are not in the gallery are passed over."""
-        keys = [to_key(path, self.root) for path in paths]
+        keys = self._keys(paths)
         if keys:
             with self._writing():
                 self.table.delete(next(_among(keys, len(keys))))
@@ -202,6 +202,10 @@ class LanceGallery(KeptTable):
         root = self.root
         found = nearest(self.table, column_of(self.info.embed_dim), query, k, ann, self._condition(where))
         return [[(from_key(key, root), score) for key, score in row] for row in found]
+
+    def _keys(self, paths: Iterable[str]) -> list[str]:
+        root = self.root  # which is read from the table
+        return [to_key(path, root) for path in paths]
 
     def _present(self, keys: Sequence[str]) -> set[str]:
         """Those of some keys that are in the gallery."""

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
 
 __all__ = ['common_root', 'from_key', 'to_key']
+
+_ODD = re.compile(r'/\.{0,2}(/|$)|\\')  # what relpath would take out; it takes long for millions of paths
 
 
 def to_key(path: str, root: str) -> str:
@@ -14,6 +17,8 @@ def to_key(path: str, root: str) -> str:
         return path
     if '://' in root:
         return path.removeprefix(root.rstrip('/') + '/')
+    if path.startswith(root + '/') and not _ODD.search(path, len(root)):
+        return path[len(root) + 1 :]
     return os.path.relpath(path, root).replace(os.sep, '/') if os.path.isabs(path) else path
 
 
