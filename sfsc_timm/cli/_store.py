@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..retrieval import Gallery, GalleryInfo, LanceGallery, Store, build_index
 from ..retrieval.lance import ANN_KINDS, is_table, kind_for
-from ._options import whole_number
+from ._options import read_data, whole_number
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -28,6 +28,9 @@ def add_store_arguments(group: Any) -> None:
         '--root', metavar='DIR',
         help="folder that a Lance gallery's paths are relative to, where it lies on this machine (FOLDER)",
     )  # fmt: skip
+    group.add_argument(
+        '--identities', choices=('folder',), help="note the name of each image's folder as its identity, of a FOLDER"
+    )
     add_index_arguments(group)
 
 
@@ -68,10 +71,17 @@ def make_gallery(info: GalleryInfo, labels: dict[str, dict[str, str]], args: arg
     return LanceGallery.create(args.output, info, root=root, columns=list(labels))
 
 
-def manifest_labels(args: argparse.Namespace) -> dict[str, dict[str, str]]:
-    """Columns that a manifest has beside path and split: texts by path."""
-    if args.data != 'manifest':
+def known_labels(paths: list[str], args: argparse.Namespace) -> dict[str, dict[str, str]]:
+    """Texts by path: columns that a manifest has beside path and split, or identities of other data or of folders."""
+    if args.identities is not None and args.data is not None:
+        raise ValueError('--identities is for a FOLDER; those of a data set are noted anyway, leave it out')
+    if args.identities is not None:
+        return {'identity': {path: Path(path).parent.name for path in paths}}
+    if args.data is None:
         return {}
+    if args.data != 'manifest':
+        samples = [sample for sample in read_data(args).gallery if isinstance(sample.image, Path)]
+        return {'identity': {str(sample.image.resolve()): str(sample.identity) for sample in samples}}  # type: ignore[union-attr]
     from ..data.manifest import read_labels
 
     return read_labels(args.data_dir)
@@ -81,6 +91,8 @@ def finish(
     gallery: Store, labels: dict[str, dict[str, str]], paths: list[str], terminal: Console, args: argparse.Namespace
 ) -> None:
     """Brings labels up to date and indexes a Lance gallery, where either is due."""
+    if isinstance(gallery, Gallery):
+        _identify(gallery, labels.get('identity', {}))
     if not isinstance(gallery, LanceGallery):
         return
     _label(gallery, labels, paths)
@@ -109,6 +121,14 @@ def report(ann: Ann | None, terminal: Console) -> None:
         f'with {ann.probes} probes and {ann.refine} times the matches refined',
         soft_wrap=True,
     )
+
+
+def _identify(gallery: Gallery, identities: dict[str, str]) -> None:
+    """Notes the identities of items that have others, or had none."""
+    known = zip(gallery.paths, gallery.identities, strict=True)
+    other = [path for path, text in known if identities.get(path, text) != text]
+    if other:
+        gallery.label(other, {'identity': [identities[path] for path in other]})
 
 
 def _label(gallery: LanceGallery, labels: dict[str, dict[str, str]], paths: list[str]) -> None:

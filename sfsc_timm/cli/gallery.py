@@ -4,6 +4,7 @@
   sfsc-timm gallery rm gallery photos/old photos/blurred.jpg
   sfsc-timm gallery merge gallery other-gallery
   sfsc-timm gallery convert gallery lance-gallery
+  sfsc-timm gallery convert gallery small-gallery --dtype int8
   sfsc-timm gallery export gallery items.parquet --format parquet
   sfsc-timm gallery root lance-gallery /mnt/photos
   sfsc-timm gallery optimize lance-gallery --ann ivf_pq
@@ -40,6 +41,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     one = _action(actions, 'convert', 'copy into the other kind: safetensors to Lance, Lance to safetensors')
     one.add_argument('output', type=location, metavar='OUTPUT', help='folder or, for Lance, address of the copy')
     one.add_argument('--root', metavar='DIR', help='folder that paths become relative to (the innermost one of all)')
+    one.add_argument(
+        '--dtype', choices=('float32', 'float16', 'int8', 'binary'),
+        help='make a safetensors gallery of this type, in place of the other kind',
+    )  # fmt: skip
     one = _action(actions, 'export', 'write a file that other databases load')
     one.add_argument('file', type=Path, metavar='FILE', help='the file')
     one.add_argument(
@@ -112,9 +117,9 @@ def _merge(args: argparse.Namespace) -> None:
 
 def _convert(args: argparse.Namespace) -> None:
     source = open_gallery(args.gallery)
-    if isinstance(source, LanceGallery) and isinstance(args.output, str):
+    if (args.dtype is not None or isinstance(source, LanceGallery)) and isinstance(args.output, str):
         raise ValueError(f'a safetensors gallery must be a folder, got {args.output!r}')
-    made = convert(source, args.output, root=args.root)
+    made = convert(source, args.output, root=args.root, dtype=args.dtype)
     _say(f'{args.output}: {len(made)} items, {"Lance" if isinstance(made, LanceGallery) else "safetensors"}')
 
 

@@ -11,6 +11,13 @@ With --dim, a checkpoint of several embedding sizes (embed_dims) makes a gallery
 --store lance keeps a table of LanceDB in place of safetensors files, in a folder or at s3://bucket/gallery, with the
 columns of a manifest, by which `search --where` filters; its index is built by its size. See `sfsc-timm gallery`.
 
+--dtype int8 takes a quarter of the bytes of float32: one scale of each number, by the first images that are embedded
+(--shard-size); later numbers beyond the range become its end, and a warning says so from 0.1 % on. binary keeps int8 on
+disk and a bit of each number in memory; search compares the bits, then the nearest 100 by their int8.
+
+The identities of a data set are noted with its images; of a FOLDER with --identities folder. `search --threshold` needs
+them.
+
 """
 
 from __future__ import annotations
@@ -40,7 +47,7 @@ from ._options import (
     track,
     whole_number,
 )
-from ._store import add_store_arguments, finish, make_gallery, manifest_labels
+from ._store import add_store_arguments, finish, known_labels, make_gallery
 from ._terminal import console
 
 if TYPE_CHECKING:
@@ -71,8 +78,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="embedding size, the first N numbers, one of those that were trained (the checkpoint's largest)",
     )  # fmt: skip
     group.add_argument(
-        '--dtype', choices=('float32', 'float16'), default='float32', help='type of the stored numbers (%(default)s)'
-    )
+        '--dtype', choices=('float32', 'float16', 'int8', 'binary'), default='float32',
+        help='type of the stored numbers, of 4, 2 or 1 bytes; binary is int8 with a bit of each (%(default)s)',
+    )  # fmt: skip
     group.add_argument(
         '--shard-size', type=whole_number(1), default=4096, metavar='N',
         help='least number of images between two saves (>= 1; %(default)s)',
@@ -105,7 +113,7 @@ def run(args: argparse.Namespace) -> None:
     info = GalleryInfo(
         checkpoint.source, width, size, checkpoint.compatibility, args.dtype, checkpoint.space, checkpoint.digest(width)
     )
-    labels = manifest_labels(args)
+    labels = known_labels(paths, args)
     gallery = make_gallery(info, labels, args)
     Preparation(checkpoint.preprocessing, args.flip).claim(gallery)
     again = _compare(gallery, terminal, args)

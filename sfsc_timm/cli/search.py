@@ -8,6 +8,11 @@ The gallery remembers the metric space it was embedded in, and how its images we
 same way; options that ask for another one, and checkpoints of another space, are refused unless --force. Queries of a
 checkpoint of several embedding sizes are cut to the size of the gallery (`sfsc-timm index --dim`).
 
+--shortlist N compares all items by less, a bit of each number or the first numbers of a model of several embedding
+sizes (--short), and the nearest N of these in full. --threshold FAR answers "not in the gallery" where no item is near
+enough: a share FAR of strangers is let in. The gallery must be labelled (`sfsc-timm index --data`, or --identities), or
+strangers be given. The estimate is of strangers like those images, and of a model that has learned neither.
+
 """
 
 from __future__ import annotations
@@ -16,23 +21,16 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .._device import find_device
 from ..data import Sample
 from ..evaluation import Match, embed, plot_contact_sheet
-from ..retrieval import (
-    Gallery,
-    IncompatibleGalleryError,
-    LanceGallery,
-    Preparation,
-    Store,
-    indexed,
-    open_gallery,
-    query_size,
-)
+from ..retrieval import IncompatibleGalleryError, Preparation, Store, open_gallery, query_size
+from ._known import add_threshold_arguments, check_threshold, find_threshold
+from ._matching import Answer, add_matching_arguments, check_matching, find_matches, nearest, show, to_json
 from ._options import (
     CHECKPOINT,
     add_checkpoint_arguments,
@@ -44,7 +42,7 @@ from ._options import (
     serve,
     track,
 )
-from ._terminal import console, visible
+from ._terminal import console
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -76,6 +74,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument('--exact', action='store_true', help="compare with every item, past a Lance gallery's index")
     group.add_argument('--root', metavar='DIR', help="where the root of a Lance gallery's paths lies on this machine")
+    add_matching_arguments(group)
+    add_threshold_arguments(group)
     group.add_argument('--json', action='store_true', help='print the matches as JSON')
     group.add_argument('--contact-sheet', type=Path, metavar='FILE', help='draw queries and matches, .png or .pdf')
     group.add_argument('--force', action='store_true', help='search although metric space or preparation differ')
@@ -83,42 +83,51 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Runs the command."""
+    import torch
+
     terminal = console()
     gallery = open_gallery(args.gallery, args.root)
     if not len(gallery):
         raise ValueError(f'GALLERY must hold images, {str(args.gallery)!r} is empty; embed some by `sfsc-timm index`')
     if args.k < 1:
         raise ValueError(f'-k must be at least 1, got {args.k}')
+    check_threshold(args)
     files = _queries(args.images)
     checkpoint = load_model(args, args.checkpoint)
+    check_matching(checkpoint, gallery, args)
     width = checkpoint.widths[0] if args.width is None else args.width
     if width not in checkpoint.widths:
         raise ValueError(f'--width must be one of {checkpoint.widths}, got {width:g}')
     checkpoint, flip = _prepared(checkpoint, gallery, args)
     size = query_size(gallery.info.embed_dim, checkpoint.embed_dims, embed_dim(checkpoint, width, args))
     gallery.check(checkpoint.compatibility, size, space_id=checkpoint.space, force=args.force)
-    embeddings, files = _embed(checkpoint, width, files, flip, args)
-    found = _search(embeddings[:, :size], gallery, args)
+
+    def embedded(images: list[Path]) -> tuple[Tensor, list[Path]]:
+        embeddings, readable = _embed(checkpoint, width, images, flip, args)
+        return embeddings[:, :size], readable
+
+    def best(embeddings: Tensor) -> Tensor:
+        one = argparse.Namespace(**{**vars(args), 'k': 1})
+        return torch.tensor([row[0][1] for row in nearest(embeddings, gallery, one)])
+
+    embeddings, files = embedded(files)
+    threshold = find_threshold(gallery, _queries, embedded, best, args)
+    answers, recall = find_matches(embeddings, files, gallery, args)
     if args.contact_sheet is not None:
-        _draw(files, found, args.contact_sheet, f'queries at width {width:g}, gallery at width {gallery.info.width:g}')
-    if args.json:
-        result = {
-            'gallery': str(args.gallery),
-            'items': len(gallery),
-            'gallery_width': gallery.info.width,
-            'query_width': width,
-            'distance': args.distance,
-            'results': [
-                {'query': str(file), 'matches': [{'path': path, 'score': score} for path, score in matches]}
-                for file, matches in zip(files, found, strict=True)
-            ],
-        }
-        sys.stdout.write(json.dumps(result, indent=1) + '\n')
+        _draw(answers, args.contact_sheet, f'queries at width {width:g}, gallery at width {gallery.info.width:g}')
+    if not args.json:
+        show(answers, threshold, recall, terminal)
         return
-    for file, matches in zip(files, found, strict=True):
-        terminal.print(visible(str(file), keep=''), style='bold', soft_wrap=True)
-        for path, score in matches:
-            terminal.print(f'  {score:7.4f}  {visible(path, keep="")}', soft_wrap=True)
+    about = {
+        'gallery': str(args.gallery),
+        'items': len(gallery),
+        'gallery_width': gallery.info.width,
+        'query_width': width,
+        'distance': args.distance,
+    }
+    further = {'threshold': threshold and asdict(threshold), f'recall@{args.k}': recall}
+    about |= {name: value for name, value in further.items() if value is not None}
+    sys.stdout.write(json.dumps({**about, 'results': to_json(answers, threshold)}, indent=1) + '\n')
 
 
 def _queries(images: list[Path]) -> list[Path]:
@@ -167,25 +176,6 @@ def _embed(
     return embed(checkpoint.model, images(), [width], device=find_device(args.device), flip=flip)[width], readable
 
 
-def _search(queries: Tensor, gallery: Store, args: argparse.Namespace) -> list[list[tuple[str, float]]]:
-    """Paths and scores of the matches of each query, best first."""
-    k = min(args.k, len(gallery))
-    if isinstance(gallery, LanceGallery):
-        if args.faiss:
-            raise ValueError('--faiss is for safetensors galleries, got a Lance gallery, which has an index of its own')
-        return gallery.search(queries, k, distance=args.distance, where=args.where, exact=args.exact)
-    if not args.faiss or not isinstance(gallery, Gallery):
-        return gallery.search(queries, k, distance=args.distance, where=args.where)
-    if args.where is not None:
-        gallery.blocks(args.where)  # which it refuses
-    scores, items = indexed(gallery, args.distance).search(queries, k)
-    paths = gallery.paths
-    return [
-        [(paths[item], score) for item, score in zip(row, values, strict=True) if item >= 0]
-        for row, values in zip(items.tolist(), scores.tolist(), strict=True)
-    ]
-
-
-def _draw(files: list[Path], found: list[list[tuple[str, float]]], path: Path, note: str) -> None:
-    matches: list[list[Any]] = [[Match(match, None, f'{score:.2f}') for match, score in row] for row in found]
-    plot_contact_sheet([Match(file) for file in files], matches, path, note=note)
+def _draw(answers: list[Answer], path: Path, note: str) -> None:
+    matches: list[list[Any]] = [[Match(match, None, f'{score:.2f}') for match, score in one.matches] for one in answers]
+    plot_contact_sheet([Match(one.images[0]) for one in answers], matches, path, note=note)

@@ -15,11 +15,15 @@ from torch import Tensor
 from .._files import write_json
 from ..evaluation.scores import Distance
 from .blockwise import Ranking
-from .info import DTYPES, GalleryInfo, IncompatibleGalleryError
+from .codes import encoded
+from .funnel import Scan, Shortlist
+from .info import GalleryInfo, IncompatibleGalleryError
 from .lock import exclusive
 from .manifest import MANIFEST, Entry, read_manifest, shard_name, write_manifest
-from .search import search
-from .shards import FileState, Shard, read_shard, read_tensor, write_shard
+from .rewriting import labelled, without
+from .scales import Scales
+from .scans import decoded, make_scan
+from .shards import FileState, Shard, read_shard, write_shard
 from .store import Existing, Labels, Records, Store
 
 __all__ = ['Existing', 'Gallery', 'GalleryInfo', 'IncompatibleGalleryError']
@@ -48,6 +52,7 @@ class Gallery(Store):
     Attributes:
         folder: The folder.
         info: What it was embedded by.
+        scales: Of a gallery of codes; None before there is any, and in one of floats.
 
     Raises:
         FileNotFoundError: No gallery there, or a shard is missing.
@@ -57,6 +62,7 @@ class Gallery(Store):
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         self._shards: tuple[Shard, ...] = ()
+        self.scales: Scales | None = None
         self._refresh()
 
     @classmethod
@@ -83,8 +89,8 @@ class Gallery(Store):
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """None: it keeps no labels."""
-        return ()
+        """The identity, where it was noted of any item; it keeps no other labels."""
+        return ('identity',) if any(identity is not None for identity in self.identities) else ()
 
     def __len__(self) -> int:
         return sum(shard.count for shard in self._shards)
@@ -99,18 +105,24 @@ class Gallery(Store):
         """What the file of every item was like when it was embedded, in order; None where that was not noted."""
         return tuple(state for shard in self._shards for state in shard.states)
 
+    @cached_property
+    def identities(self) -> tuple[str | None, ...]:
+        """Who or what every item shows, in order; None where that was not noted."""
+        return tuple(identity for shard in self._shards for identity in shard.identities)
+
     @property
     def content_id(self) -> str:
         """Identifies all that the gallery holds, items and embeddings in their order: 64 hexadecimal digits."""
         listed = f'{self.info.dtype} {self.info.embed_dim} ' + ' '.join(shard.sha256 for shard in self._shards)
+        listed += f' {self.scales.digest}' if self.scales is not None else ''
         return hashlib.sha256(listed.encode()).hexdigest()
 
     def embeddings(self) -> Tensor:
-        """All embeddings, in order, in the stored type, shape `(N, D)`."""
-        result = torch.empty(len(self), self.info.embed_dim, dtype=DTYPES[self.info.dtype])
+        """All embeddings, in order, in the stored type (of codes, what they stand for), shape `(N, D)`."""
+        result = torch.empty(len(self), self.info.embed_dim, dtype=self.info.float_type)
         begin = 0
         for shard in self._shards:  # one after the other into place, so that no second copy of everything is made
-            result[begin : begin + shard.count] = read_tensor(self.folder, shard.file, shard.count, self.info)
+            result[begin : begin + shard.count] = decoded(self.folder, shard, self.info, self.scales)
             begin += shard.count
         return result
 
@@ -121,8 +133,9 @@ class Gallery(Store):
     def records(self) -> Iterator[Records]:
         """All that the gallery holds, a shard at a time."""
         for shard in self._shards:
-            tensor = read_tensor(self.folder, shard.file, shard.count, self.info)
-            yield Records(shard.paths, tensor, shard.states, (self.info.width,) * shard.count)
+            labels = dict.fromkeys(self.columns, shard.identities)
+            tensor = decoded(self.folder, shard, self.info, self.scales)
+            yield Records(shard.paths, tensor, shard.states, (self.info.width,) * shard.count, labels)
 
     def blocks(self, where: str | None = None) -> Iterator[tuple[Sequence[str], Tensor]]:
         """Paths and embeddings, a shard at a time; it has no columns by which to choose."""
@@ -134,12 +147,31 @@ class Gallery(Store):
         return ((part.paths, part.embeddings) for part in self.records())
 
     def search(
-        self, query: Tensor, k: int, *, distance: Distance = 'cosine', where: str | None = None
+        self,
+        query: Tensor,
+        k: int,
+        *,
+        distance: Distance = 'cosine',
+        where: str | None = None,
+        shortlist: Shortlist | None = None,
     ) -> list[Ranking]:
-        """Paths and scores of the nearest items of each query; see `Store.search`."""
+        """Paths and scores of the nearest items of each query; see `Store.search`.
+
+        Every item is compared, in a binary gallery by its bits and the nearest `BINARY_SHORTLIST` by their codes.
+
+        Args:
+            query: Query embeddings, shape `(Nq, D)`.
+            k: How many items, at least 1.
+            distance: 'cosine' or 'euclidean'.
+            where: None; there are no columns by which to choose.
+            shortlist: Compare all items by less, and only the nearest of these in full.
+
+        Raises:
+            ValueError: Embeddings, `k` or the shortlist do not fit.
+        """
         if where is not None:
             self.blocks(where)
-        scores, items = search(query, self.embeddings(), min(k, len(self)), distance=distance)
+        scores, items = self.scan(shortlist)(query, min(k, len(self)), distance)
         rows = zip(items.tolist(), scores.tolist(), strict=True)
         return [[(self.paths[i], score) for i, score in zip(*row, strict=True)] for row in rows]
 
@@ -162,7 +194,7 @@ class Gallery(Store):
         embeddings: Tensor,
         states: Sequence[FileState | None] | None = None,
         existing: Existing = 'refuse',
-        labels: Labels | None = None,  # noqa: ARG002  a store with columns keeps them
+        labels: Labels | None = None,
     ) -> None:
         """Add items, all or none of them; see `Store.append`."""
         stored, notes = self._stored(paths, embeddings, states, existing)
@@ -175,18 +207,41 @@ class Gallery(Store):
                 )
             if not chosen:
                 return
-            kept = self._without(set(paths)) if existing == 'replace' else self._shards
+            kept = self._shards
+            if existing == 'replace':
+                kept = without(self.folder, kept, self.info, set(paths))
             name = shard_name((*self._shards, *kept))
-            new = write_shard(
-                self.folder, name, [paths[i] for i in chosen], [notes[i] for i in chosen], stored[chosen].contiguous()
-            )
+            shown = self._identities_of(paths, labels or {})
+            tensor, self.scales = encoded(stored[chosen], self.info, self.scales, self.location)
+            columns = [paths[i] for i in chosen], [notes[i] for i in chosen]
+            bits, shown = self.info.dtype == 'binary', [shown[i] for i in chosen]
+            new = write_shard(self.folder, name, *columns, tensor, shown, bits=bits)
             self._commit((*kept, new))
+
+    def label(self, paths: Sequence[str], labels: Labels) -> None:
+        """Notes other identities of items that are there, all or none of them; it keeps no other labels.
+
+        Raises:
+            TimeoutError: Another process does not stop writing.
+        """
+        with exclusive(self.folder):
+            self._refresh()
+            pairs = zip(paths, labels.get('identity', ()), strict=False)
+            new = {path: text for path, text in pairs if text is not None}
+            self._commit(labelled(self.folder, self._shards, self.info, new))
 
     def remove(self, paths: Collection[str]) -> None:
         """Drop items, all or none of them; those that are not in the gallery are passed over."""
         with exclusive(self.folder):
             self._refresh()
-            self._commit(self._without(set(paths)))
+            self._commit(without(self.folder, self._shards, self.info, set(paths)))
+
+    def scan(self, shortlist: Shortlist | None = None) -> Scan:
+        """What searches the items as they are now, from memory: for many searches.
+
+        Called with queries `(Nq, D)`, k and a distance, it gives scores and items as `retrieval.search` does.
+        """
+        return make_scan(self.folder, self._shards, self.info, self.scales, shortlist)
 
     @cached_property
     def _present(self) -> frozenset[str]:
@@ -196,7 +251,7 @@ class Gallery(Store):
         """Takes over what other processes have written."""
         manifest = read_manifest(self.folder)
         known = {(shard.file, shard.sha256): shard for shard in self._shards}
-        self.info = manifest.info
+        self.info, self.scales = manifest.info, manifest.scales
         self._take(tuple(self._opened(entry, known) for entry in manifest.shards))
 
     def _opened(self, entry: Entry, known: dict[tuple[str, str], Shard]) -> Shard:
@@ -216,26 +271,18 @@ class Gallery(Store):
                     'that another shard holds; restore it, or build the gallery again.'
                 )
         self._shards = shards
-        for name in ('paths', 'states', '_present'):
+        for name in ('paths', 'states', 'identities', '_present'):
             self.__dict__.pop(name, None)
 
-    def _without(self, paths: set[str]) -> tuple[Shard, ...]:
-        """The shards without some items; those that lose some are written anew, under new names."""
-        result: list[Shard] = []
-        for shard in self._shards:
-            kept = [i for i, path in enumerate(shard.paths) if path not in paths]
-            if len(kept) == shard.count:
-                result.append(shard)
-            elif kept:
-                tensor = read_tensor(self.folder, shard.file, shard.count, self.info)[kept].contiguous()
-                name = shard_name((*self._shards, *result))
-                columns = [shard.paths[i] for i in kept], [shard.states[i] for i in kept]
-                result.append(write_shard(self.folder, name, *columns, tensor))
-        return tuple(result)
+    def _identities_of(self, paths: Sequence[str], labels: Labels) -> list[str | None]:
+        """Those that are given, and where none is given, those that are noted."""
+        given = labels.get('identity', [None] * len(paths))
+        known = dict(zip(self.paths, self.identities, strict=True)) if self.columns else {}
+        return [known.get(path) if text is None else text for path, text in zip(paths, given, strict=True)]
 
     def _commit(self, shards: tuple[Shard, ...]) -> None:
         """Makes the shards the gallery's content, then deletes files that are not part of it."""
-        write_manifest(self.folder, self.info, shards)
+        write_manifest(self.folder, self.info, shards, self.scales)
         self._take(shards)
         listed = {shard.file for shard in shards}
         for path in self.folder.iterdir():

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 
 import torch
 
-__all__ = ['DTYPES', 'GalleryInfo', 'IncompatibleGalleryError']
+__all__ = ['CODES', 'DTYPES', 'GalleryInfo', 'IncompatibleGalleryError']
 
 DTYPES = {'float32': torch.float32, 'float16': torch.float16}
+# Whole numbers with a scale of each dimension; and the same with a bit of each dimension beside them.
+CODES = ('int8', 'binary')
 
 
 class IncompatibleGalleryError(ValueError):
@@ -24,7 +26,8 @@ class GalleryInfo:
         width: Width at which the gallery was embedded.
         embed_dim: Numbers per embedding.
         compatibility_id: Identifies the checkpoint, all weights of all widths.
-        dtype: Stored type, 'float32', or 'float16' for half the size.
+        dtype: Stored type: 'float32', 'float16' for half the size, 'int8' for a quarter, or 'binary', which is int8
+            with bits beside it: a thirty-second in memory.
         space_id: Identifies the metric space; '' in a gallery of before there were such ids.
         weights_digest: Identifies the weights of the width that embedded; '' where that is not known.
     """
@@ -41,12 +44,17 @@ class GalleryInfo:
         for name in ('model', 'compatibility_id', 'space_id', 'weights_digest'):
             if not isinstance(getattr(self, name), str):
                 raise ValueError(f'{name} must be text, got {getattr(self, name)!r}.')
-        if not isinstance(self.dtype, str) or self.dtype not in DTYPES:
-            raise ValueError(f'dtype must be one of {list(DTYPES)}, got {self.dtype!r}.')
+        if not isinstance(self.dtype, str) or self.dtype not in (*DTYPES, *CODES):
+            raise ValueError(f'dtype must be one of {[*DTYPES, *CODES]}, got {self.dtype!r}.')
         if not _is_number(self.width, int, float) or not 0 < self.width <= 1:
             raise ValueError(f'width must be in (0, 1], got {self.width!r}.')
         if not _is_number(self.embed_dim, int) or self.embed_dim < 1:
             raise ValueError(f'embed_dim must be at least 1, got {self.embed_dim!r}.')
+
+    @property
+    def float_type(self) -> torch.dtype:
+        """The type in which the gallery takes and gives embeddings: float32 where it stores codes."""
+        return DTYPES.get(self.dtype, torch.float32)
 
     def shares_space(self, compatibility_id: str, space_id: str = '') -> bool:
         """Whether embeddings of a checkpoint can be compared with these.

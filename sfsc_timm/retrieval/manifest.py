@@ -11,14 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from .._files import write_json
-from .info import GalleryInfo
+from .info import CODES, GalleryInfo
+from .scales import Scales
 from .shards import Shard
 
 __all__ = ['MANIFEST', 'Entry', 'Manifest', 'read_manifest', 'shard_name', 'write_manifest']
 
 MANIFEST = 'manifest.json'
-# Version 1 had neither digests of the shards nor space ids.
-_FORMAT, _FORMATS = 'sfsc-timm gallery 2', ('sfsc-timm gallery 1', 'sfsc-timm gallery 2')
+# Version 1 had neither digests of the shards nor space ids, version 3 has codes, and the scales of them.
+_FORMATS = ('sfsc-timm gallery 1', 'sfsc-timm gallery 2', 'sfsc-timm gallery 3')
 _NAME = re.compile(r'\d{5,}\.safetensors')
 _SHA256 = re.compile(r'[0-9a-f]{64}')
 
@@ -45,10 +46,12 @@ class Manifest:
     Attributes:
         info: What the gallery was embedded by.
         shards: In order.
+        scales: Of a gallery of codes; None before there is any.
     """
 
     info: GalleryInfo
     shards: tuple[Entry, ...]
+    scales: Scales | None
 
 
 def shard_name(shards: Sequence[Shard]) -> str:
@@ -57,10 +60,14 @@ def shard_name(shards: Sequence[Shard]) -> str:
     return f'{last + 1:05d}.safetensors'
 
 
-def write_manifest(folder: Path, info: GalleryInfo, shards: Sequence[Shard]) -> None:
+def write_manifest(folder: Path, info: GalleryInfo, shards: Sequence[Shard], scales: Scales | None = None) -> None:
     """Replaces the manifest in one step."""
+    is_code = info.dtype in CODES
     entries = [{'file': shard.file, 'count': shard.count, 'sha256': shard.sha256} for shard in shards]
-    content = {'format': _FORMAT, 'count': sum(s.count for s in shards), 'info': asdict(info), 'shards': entries}
+    content = {
+        'format': _FORMATS[2 if is_code else 1], 'count': sum(s.count for s in shards), 'info': asdict(info),
+        'shards': entries, **({'scales': scales.to_json() if scales else None} if is_code else {}),
+    }  # fmt: skip
     write_json(folder / MANIFEST, content, indent=2)
 
 
@@ -87,7 +94,7 @@ def read_manifest(folder: Path) -> Manifest:
     total = sum(entry.count for entry in shards)
     if content.get('count') != total or isinstance(content['count'], bool):
         raise _wrong(path, 'count', f'{total}, the sum of its shards', content.get('count'))
-    return Manifest(info, shards)
+    return Manifest(info, shards, _scales(path, content, info))
 
 
 def _info(path: Path, value: Any) -> GalleryInfo:
@@ -99,6 +106,20 @@ def _info(path: Path, value: Any) -> GalleryInfo:
         return GalleryInfo(**value)
     except ValueError as error:
         raise ValueError(f'{str(path)!r} is not the manifest of a gallery: info: {error}') from error
+
+
+def _scales(path: Path, content: dict[str, Any], info: GalleryInfo) -> Scales | None:
+    is_code = content['format'] == _FORMATS[2]
+    if is_code != (info.dtype in CODES):
+        raise _wrong(path, 'dtype', 'int8 or binary in format 3 and no other', info.dtype)
+    if not is_code or (content.get('scales') is None and not content.get('shards')):
+        return None
+    try:
+        return Scales.from_json(content.get('scales'), info.embed_dim)
+    except ValueError as error:
+        raise ValueError(
+            f'{str(path)!r} is not the manifest of a gallery: scales: {error}; restore it, or build the gallery again.'
+        ) from error
 
 
 def _entries(path: Path, value: Any, before: bool) -> tuple[Entry, ...]:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..evaluation.scores import Distance, check_embeddings
 from .blockwise import Ranking, search_blocks
-from .info import DTYPES, GalleryInfo, IncompatibleGalleryError
+from .info import GalleryInfo, IncompatibleGalleryError
 from .shards import FileState
 from .sizes import words_on_sizes
 
@@ -195,7 +195,7 @@ class Store(ABC):
         notes: list[FileState | None] = [None] * len(paths) if states is None else list(states)
         if len(notes) != len(paths):
             raise ValueError(f'states must be one of each path, got {len(notes)} for {len(paths)}.')
-        stored = embeddings.detach().cpu().to(DTYPES[self.info.dtype]).contiguous()
+        stored = embeddings.detach().cpu().to(self.info.float_type).contiguous()
         if not torch.isfinite(stored).all():
             raise ValueError(f'embeddings are too large for {self.info.dtype}; normalise them or store float32.')
         return stored, notes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,7 +12,7 @@ import numpy as np
 
 from .._files import replacing
 from .gallery import Gallery
-from .info import IncompatibleGalleryError
+from .info import CODES, IncompatibleGalleryError
 from .lance import LanceGallery, common_root
 from .preparation import Preparation
 from .store import Existing, Records, Store
@@ -21,25 +22,49 @@ __all__ = ['Format', 'convert', 'export', 'merge']
 Format = Literal['parquet', 'npy']
 
 
-def convert(source: Store, target: str | Path, *, root: str | None = None) -> Store:
-    """Copies a gallery into the other kind of store; one that is there already is completed.
+def convert(source: Store, target: str | Path, *, root: str | None = None, dtype: str | None = None) -> Store:
+    """Copies a gallery into the other kind of store, or another type; one that is there already is completed.
 
     Args:
         source: A safetensors gallery becomes a Lance gallery, and the other way round.
         target: Folder, or for Lance an address.
         root: What the paths of a Lance gallery become relative to; None is the innermost folder that holds them all.
+        dtype: Stored type of a safetensors gallery that is made of another one, of either kind; None keeps the type.
 
     Raises:
         IncompatibleGalleryError: The target holds a gallery of other embeddings.
-        ValueError: Items of several widths, of which a safetensors gallery keeps one.
+        ValueError: Items of several widths, of which a safetensors gallery keeps one; codes, which a Lance gallery does
+            not keep, and of which no better ones can be made.
     """
     made: Store
+    if dtype is not None:
+        if root is not None:
+            raise ValueError('a safetensors gallery, which a type makes, has no root; leave one of them out')
+        return _retyped(source, target, dtype)
     if isinstance(source, LanceGallery):
         made = Gallery.create(target, source.info)
     else:
+        if source.info.dtype in CODES:
+            raise ValueError(
+                f'a Lance gallery holds float32 or float16, got {source.location!r} of {source.info.dtype}; index the '
+                'images by --store lance'
+            )
         base = common_root(path for path, _ in source.files()) if root is None else root
         made = LanceGallery.create(target, source.info, root=base, columns=source.columns)
     merge(made, source, existing='skip')
+    return made
+
+
+def _retyped(source: Store, target: str | Path, dtype: str) -> Gallery:
+    if source.info.dtype in CODES:
+        raise ValueError(
+            f'{source.location!r} must hold float32 or float16 to become {dtype}, got {source.info.dtype}; index the '
+            'images again'
+        )
+    _one_width(source)
+    made = Gallery.create(target, replace(source.info, dtype=dtype))
+    _claim(made, source)
+    _copy(made, source, 'skip')
     return made
 
 
@@ -58,9 +83,7 @@ def merge(target: Store, source: Store, existing: Existing = 'refuse') -> None:
         ValueError: An item is in both, with 'refuse'.
     """
     _check_space(target, source)
-    prepared = Preparation.of(source)
-    if prepared is not None:
-        prepared.claim(target)
+    _claim(target, source)
     if existing == 'refuse':
         there = sum(1 for _ in _shared(target, source))
         if there:
@@ -68,13 +91,23 @@ def merge(target: Store, source: Store, existing: Existing = 'refuse') -> None:
                 f'{there} items of {source.location!r} are in {target.location!r} already; choose --existing skip or '
                 'replace'
             )
+    _copy(target, source, existing)
+
+
+def _claim(target: Store, source: Store) -> None:
+    prepared = Preparation.of(source)
+    if prepared is not None:
+        prepared.claim(target)
+
+
+def _copy(target: Store, source: Store, existing: Existing) -> None:
     if isinstance(target, LanceGallery):
         target.add_columns(source.columns)
     for part in source.records():
         if isinstance(target, LanceGallery):
             target.append(part.paths, part.embeddings, part.states, existing, part.labels, part.widths)
         else:
-            target.append(part.paths, part.embeddings, part.states, existing)
+            target.append(part.paths, part.embeddings, part.states, existing, part.labels)
 
 
 def _shared(target: Store, source: Store) -> Iterator[str]:
@@ -94,7 +127,12 @@ def _check_space(target: Store, source: Store) -> None:
             f'{source.location!r}'
         )
     target.checked_like(two)
-    if not isinstance(target, LanceGallery) and any(set(part.widths) != {one.width} for part in source.records()):
+    if not isinstance(target, LanceGallery):
+        _one_width(source)
+
+
+def _one_width(source: Store) -> None:
+    if isinstance(source, LanceGallery) and any(set(part.widths) != {source.info.width} for part in source.records()):
         raise ValueError(
             f'{source.location!r} has items of several widths, of which a safetensors gallery keeps one; leave it as '
             'it is'
@@ -129,7 +167,7 @@ def _rows(part: Records) -> Iterator[dict[str, Any]]:
 
 def _to_npy(gallery: Store, file: Path) -> None:
     listed = file.with_name(f'{file.name}.jsonl')
-    dtype = np.dtype(gallery.info.dtype)
+    dtype = np.dtype(str(gallery.info.float_type).removeprefix('torch.'))
     begin = 0
     with replacing(listed) as lines, replacing(file) as numbers, lines.open('w', encoding='utf-8') as out:
         array = np.lib.format.open_memmap(numbers, 'w+', dtype, (len(gallery), gallery.info.embed_dim))
@@ -146,7 +184,7 @@ def _to_parquet(gallery: Store, file: Path) -> None:
         from pyarrow import parquet
     except ImportError as error:
         raise ImportError("writing parquet needs pyarrow: pip install 'sfsc-timm[scale]'") from error
-    number = {'float32': pa.float32(), 'float16': pa.float16()}[gallery.info.dtype]
+    number = pa.float16() if gallery.info.dtype == 'float16' else pa.float32()
     labels = [pa.field(name, pa.string()) for name in gallery.columns]
     schema = pa.schema([
         ('path', pa.string()), ('embedding', pa.list_(number)), ('width', pa.float64()),

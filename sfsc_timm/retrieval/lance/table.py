@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..info import GalleryInfo
+from ..info import DTYPES, GalleryInfo
 from ..shards import FileState
 from ..store import Labels
 from ..where import Kind
@@ -89,6 +89,8 @@ def make_schema(info: GalleryInfo, root: str, labels: Collection[str]) -> Any:
                 f'columns must have names of letters, digits and _ that the gallery does not use itself '
                 f'({", ".join(sorted(own))}), got {name!r}; rename it'
             )
+    if info.dtype not in DTYPES:
+        raise ValueError(f'a Lance gallery holds one of {list(DTYPES)}, got {info.dtype}; choose --store safetensors')
     number = {'float32': pa.float32(), 'float16': pa.float16()}[info.dtype]
     declared = json.dumps({'format': _FORMAT, 'info': asdict(info)})
     fields = [
