@@ -66,12 +66,15 @@ def location(text: str) -> Path | str:
     return text if '://' in text else Path(text)
 
 
-def add_checkpoint_arguments(parser: argparse.ArgumentParser, *, positional: bool = False) -> None:
+def add_checkpoint_arguments(
+    parser: argparse.ArgumentParser, *, positional: bool = False, workers: int | None = 0
+) -> None:
     """Adds what says which model embeds, and how images are prepared for it.
 
     Args:
         parser: The command's.
         positional: The checkpoint is what the command is about, and needs no flag.
+        workers: How many processes read images by default; None where the command chooses.
     """
     group = parser.add_argument_group('model')
     if positional:
@@ -91,8 +94,9 @@ def add_checkpoint_arguments(parser: argparse.ArgumentParser, *, positional: boo
         help='images embedded at a time (>= 1; %(default)s)',
     )  # fmt: skip
     group.add_argument(
-        '-j', '--workers', type=whole_number(0, 1024), default=0, metavar='N',
-        help='processes that read images (in [0, 1024]; %(default)s)',
+        '-j', '--workers', type=whole_number(0, 1024), default=workers, metavar='N',
+        help='processes that read images (in [0, 1024]; '
+        f'{"0, or by --engine ray all cores where GPUs embed" if workers is None else workers})',
     )  # fmt: skip
     group.add_argument('--device', metavar='NAME', help='device that embeds: cpu, cuda, ... (cuda where there is one)')
 
@@ -123,8 +127,8 @@ def _add_preprocessing_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument('--flip', action='store_true', help='average each embedding with that of the mirrored image')
 
 
-def add_data_arguments(parser: argparse.ArgumentParser, *, required: bool) -> None:
-    """Adds what says which data set to read."""
+def add_data_arguments(parser: argparse.ArgumentParser, *, required: bool, on_error: str | None = 'raise') -> None:
+    """Adds what says which data set to read; `on_error` is None where the command chooses."""
     group = parser.add_argument_group('data')
     group.add_argument('--data', required=required, metavar='NAME', help='data set; `sfsc-timm data` lists them')
     group.add_argument('--data-dir', type=Path, metavar='DIR', help='folder (or manifest file) of the data set')
@@ -132,14 +136,15 @@ def add_data_arguments(parser: argparse.ArgumentParser, *, required: bool) -> No
         '--data-kwargs', nargs='*', action=KeyValues, default={}, metavar='NAME=VALUE',
         help="options of the data set's reader, such as train_share=0.7",
     )  # fmt: skip
-    add_error_argument(group)
+    add_error_argument(group, on_error)
 
 
-def add_error_argument(group: Any) -> None:
+def add_error_argument(group: Any, default: str | None = 'raise') -> None:
     """Adds what to do at an unreadable image."""
     group.add_argument(
-        '--on-error', choices=('raise', 'skip'), default='raise', help='what to do at an unreadable image (%(default)s)'
-    )
+        '--on-error', choices=('raise', 'skip'), default=default,
+        help=f'what to do at an unreadable image ({default or "raise; with --engine ray skip"})',
+    )  # fmt: skip
 
 
 def load_model(args: argparse.Namespace, source: str, width: float | None = None) -> Checkpoint:

@@ -18,21 +18,24 @@ disk and a bit of each number in memory; search compares the bits, then the near
 The identities of a data set are noted with its images; of a FOLDER with --identities folder. `search --threshold` needs
 them.
 
+--engine ray has the processes of a Ray cluster read and embed, one of each GPU, or of each core where there is none;
+this process writes. Alone it starts Ray on this machine, with --address (or RAY_ADDRESS) it joins a cluster, whose
+machines must see the images by the same paths and have this package. Unreadable images are listed and left
+out there. A worker that dies is replaced; after an interruption run the command again: what was written stays.
+
+  sfsc-timm index photos --checkpoint quickstart --output lance --store lance --engine ray --address 10.0.0.1:6379
+
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
-from itertools import chain, islice
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from .._device import find_device
-from ..data import Sample
-from ..evaluation import embed
 from ..models._sizes import check_size
-from ..retrieval import Existing, GalleryInfo, Preparation, Store, find_changes, state_since, times_of
+from ..retrieval import Existing, GalleryInfo, Preparation, Store, find_changes
 from ._options import (
     CHECKPOINT,
     add_checkpoint_arguments,
@@ -42,20 +45,18 @@ from ._options import (
     load_model,
     location,
     read_data,
-    serve,
     suited,
-    track,
     whole_number,
 )
+from ._parts import Part, embed_here, report_unreadable
+from ._ray import add_engine_arguments, embed_by_ray, use_ray
 from ._store import add_store_arguments, finish, known_labels, make_gallery
 from ._terminal import console
 
 if TYPE_CHECKING:
-    import torch
     from rich.console import Console
 
     from ..checkpoints import Checkpoint
-    from ..data import Batches
 
 NOTES = CHECKPOINT
 
@@ -63,13 +64,14 @@ NOTES = CHECKPOINT
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the command's arguments."""
     parser.add_argument('folder', type=Path, nargs='?', metavar='FOLDER', help='folder of images, in subfolders too')
-    add_checkpoint_arguments(parser)
-    add_data_arguments(parser, required=False)
+    add_checkpoint_arguments(parser, workers=None)
+    add_data_arguments(parser, required=False, on_error=None)
     group = parser.add_argument_group('gallery')
     group.add_argument(
         '--output', type=location, default=Path('gallery'), metavar='DIR', help='folder of the gallery (%(default)s)'
     )
     add_store_arguments(group)
+    add_engine_arguments(parser)
     group.add_argument(
         '--width', type=float, metavar='W', help="width that embeds the images (the checkpoint's widest)"
     )
@@ -96,6 +98,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         '--verify', action='store_true', help='tell changed files by their content, in place of size and time'
     )
+    group.add_argument(
+        '--unreadable', type=Path, metavar='FILE', help='write path and reason of unreadable images as CSV'
+    )
 
 
 def run(args: argparse.Namespace) -> None:
@@ -104,6 +109,7 @@ def run(args: argparse.Namespace) -> None:
     if (args.folder is None) == (args.data is None):
         raise ValueError('either a FOLDER of images or --data, whose gallery is embedded, must be given')
     check_data_arguments(args)
+    use_ray(args)
     checkpoint = load_model(args, args.checkpoint)
     checkpoint, paths = _find(checkpoint, args)
     width = checkpoint.widths[-1] if args.width is None else args.width
@@ -119,12 +125,16 @@ def run(args: argparse.Namespace) -> None:
     again = _compare(gallery, terminal, args)
     left = gallery.missing(paths)
     terminal.print(f'{len(paths)} images, {len(paths) - len(left)} of them in the gallery already', soft_wrap=True)
-    skipped = _add(gallery, left, 'skip', checkpoint, labels, args)
-    skipped += _add(gallery, again, 'replace', checkpoint, labels, args)
+    unreadable: dict[str, str] = {}
+    for some, existing in ((left, 'skip'), (again, 'replace')):
+        if some:
+            parts = _parts(some, checkpoint, gallery.info, args)
+            unreadable.update(_add(gallery, parts, existing, labels))
+    report_unreadable(unreadable, terminal, args.unreadable)
     finish(gallery, labels, paths, terminal, args)
     terminal.print(
         f'{args.output}: {len(gallery)} items at width {width:g}, {size} numbers each'
-        + (f'; {skipped} unreadable images skipped' if skipped else ''),
+        + (f'; {len(unreadable)} unreadable images skipped' if unreadable else ''),
         soft_wrap=True,
     )
 
@@ -147,27 +157,27 @@ def _compare(gallery: Store, terminal: Console, args: argparse.Namespace) -> lis
     return again
 
 
+def _parts(paths: list[str], checkpoint: Checkpoint, info: GalleryInfo, args: argparse.Namespace) -> Iterable[Part]:
+    """Embeds images by the engine that was asked for."""
+    if args.engine == 'ray':
+        return embed_by_ray(paths, checkpoint, info, args)
+    args.workers = args.workers or 0
+    return embed_here(paths, checkpoint, info, args)
+
+
 def _add(
-    gallery: Store,
-    paths: list[str],
-    existing: Existing,
-    checkpoint: Checkpoint,
-    labels: dict[str, dict[str, str]],
-    args: argparse.Namespace,
-) -> int:
-    """Embeds images into the gallery; returns how many were unreadable, of which nothing stays in it."""
-    if not paths:
-        return 0
-    times = times_of(paths)
-    loader = serve(checkpoint, [Sample(Path(path), 0) for path in paths], args)
-    for indices, embeddings in _shards(checkpoint, gallery.info, loader, args):
-        chosen = [paths[i] for i in indices]
-        states = [state_since(path, times.get(path)) for path in chosen]
-        texts = {name: [column.get(path) for path in chosen] for name, column in labels.items()}
-        gallery.append(chosen, embeddings, states, existing, texts)
-    if loader.skipped and existing == 'replace':
-        gallery.remove([paths[i] for i in loader.skipped])
-    return len(loader.skipped)
+    gallery: Store, parts: Iterable[Part], existing: Existing, labels: dict[str, dict[str, str]]
+) -> dict[str, str]:
+    """Puts embedded images into the gallery; returns those that are unreadable, of which nothing stays in it."""
+    unreadable: dict[str, str] = {}
+    for part in parts:
+        unreadable.update(part.unreadable)
+        if part.paths:
+            texts = {name: [column.get(path) for path in part.paths] for name, column in labels.items()}
+            gallery.append(part.paths, part.embeddings, part.states, existing, texts)
+    if unreadable and existing == 'replace':
+        gallery.remove(list(unreadable))
+    return unreadable
 
 
 def _find(checkpoint: Checkpoint, args: argparse.Namespace) -> tuple[Checkpoint, list[str]]:
@@ -183,22 +193,3 @@ def _find(checkpoint: Checkpoint, args: argparse.Namespace) -> tuple[Checkpoint,
         if not files:
             raise ValueError(f'--data must have files to search for, got {args.data}, which is made at run time')
     return checkpoint, list(dict.fromkeys(str(file.resolve()) for file in files))
-
-
-def _shards(
-    checkpoint: Checkpoint, info: GalleryInfo, loader: Batches, args: argparse.Namespace
-) -> Iterator[tuple[list[int], torch.Tensor]]:
-    """Yields places in the list of samples and their embeddings (N, D), some batches at a time."""
-    width, size = info.width, info.embed_dim
-    count = max(1, -(-args.shard_size // args.batch_size))
-    stream = track(loader, len(loader), 'embedding')
-    for first in stream:
-        indices: list[int] = []
-
-        def images(first: Any = first, indices: list[int] = indices) -> Iterator[torch.Tensor]:
-            for batch in chain([first], islice(stream, count - 1)):
-                indices.extend(batch.indices.tolist())
-                yield batch.images
-
-        embeddings = embed(checkpoint.model, images(), [width], device=find_device(args.device), flip=args.flip)[width]
-        yield indices, embeddings[:, :size]
