@@ -10,7 +10,8 @@ import pytest
 import timm
 import torch
 import torch.nn.utils.parametrizations as parametrizations
-from helpers.checkpoints import ARGS, DATA_CONFIG, tiny
+from helpers import checkpoints
+from helpers.checkpoints import ARGS, DATA_CONFIG
 from helpers.zoo import assert_close_to, assert_far_from
 from torch import Tensor, nn
 
@@ -18,8 +19,13 @@ from sfsc_timm.checkpoints import compatibility_id, load_checkpoint_model, save_
 from sfsc_timm.models import estimate_statistics
 from sfsc_timm.slim import PrivateCut, slim_states
 
+RESNET = {'channels': (16, 32, 48, 64), 'layers': (1, 1, 1, 1), 'stem_width': 8, 'embed_dim': 16}
 VIT = {'img_size': 32, 'depth': 2, 'num_heads': 6, 'head_size': 8, 'embed_dim': 16}
 CONVNEXT = {'dims': (16, 32, 48, 64), 'depths': (1, 1, 1, 1), 'embed_dim': 16}
+
+
+def tiny(**kwargs: Any) -> Any:
+    return checkpoints.tiny(layers=(1, 1, 1, 1), **kwargs)
 
 
 def images(count: int = 4, seed: int = 0) -> Tensor:
@@ -53,17 +59,17 @@ def assert_equal(found: dict[float, Tensor], expected: dict[float, Tensor]) -> N
 @pytest.mark.parametrize(
     'name,kwargs,width',
     [
-        ('sfsc_resnet18d', {'channels': (16, 32, 48, 64), 'stem_width': 8, 'embed_dim': 16}, 0.4),
+        ('sfsc_resnet18d', {**RESNET, 'own_necks': True}, 0.4),
         (
             'sfsc_resnet18d',
-            {'channels': (16, 32, 48, 64), 'stem_width': 8, 'widths': (1.0,), 'classifier_type': 'cosine'},
+            {**RESNET, 'widths': (1.0,), 'classifier_type': 'cosine'},
             0.5,
         ),
         ('sfsc_convnext_atto', {**CONVNEXT, 'embed_dims': (8, 16)}, 0.6),
         ('sfsc_vit_tiny_patch16_224', VIT, 0.7),
         ('sfsc_vit_tiny_patch16_224', {**VIT, 'widths': (1.0,)}, 0.5),
     ],
-    ids=['resnet', 'resnet of one width', 'convnext', 'vit', 'vit of one width'],
+    ids=['resnet with own necks', 'resnet of one width', 'convnext', 'vit', 'vit of one width'],
 )
 def test_it_is_the_model_that_is_made_with_all_widths(name: str, kwargs: dict[str, Any], width: float) -> None:
     model, x = varied(name, **kwargs), images(2)
@@ -111,7 +117,7 @@ def test_norms_start_as_slices_of_the_next_wider_ones() -> None:
                 own, wider = cut.view(stored, 2), cut.view(stored, 3)
                 assert torch.equal(own, wider[: len(own)] if own.ndim else wider)
                 looked_at += own.ndim > 0
-    assert looked_at > 50
+    assert looked_at > 40
     model.add_width(0.4)
     assert model.widths == (0.25, 0.4, 0.5, 0.6, 0.75, 1.0)
 
@@ -145,7 +151,7 @@ def test_files_know_it(tmp_path: Path) -> None:
     with torch.no_grad(), model.at_width(0.4):
         assert_close_to(one.model.embed(x), model.embed(x))
     torch.save(model.state_dict(), tmp_path / 'weights.pth')
-    kwargs = {**ARGS, 'num_classes': 5, 'widths': model.widths}
+    kwargs = {**ARGS, 'layers': (1, 1, 1, 1), 'num_classes': 5, 'widths': model.widths}
     loaded = load_checkpoint_model(tmp_path / 'weights.pth', model='sfsc_resnet18d', model_kwargs=kwargs)
     assert_equal(outputs(loaded.model, x), outputs(model, x))
 
