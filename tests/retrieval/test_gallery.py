@@ -153,8 +153,8 @@ def test_bad_folders_are_explained(gallery, tmp_path):
     (gallery.folder / '00000.safetensors').unlink()
     with pytest.raises(FileNotFoundError, match=r'lists 00000.safetensors \(5 items\), which is missing'):
         Gallery(gallery.folder)
-    with pytest.raises(ValueError, match=r"dtype must be one of .* got 'int8'"):
-        GalleryInfo('m', 1.0, 4, 'x', 'int8')
+    with pytest.raises(ValueError, match=r"dtype must be one of .* got 'int4'"):
+        GalleryInfo('m', 1.0, 4, 'x', 'int4')
     with pytest.raises(ValueError, match='embed_dim must be at least 1'):
         GalleryInfo('m', 1.0, 0, 'x')
 
