@@ -25,6 +25,7 @@ __all__ = ['Refit', 'refit', 'save_refitted']
 
 _STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 _FEWEST = 50
+_NEIGHBOURS = 10
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,20 +37,20 @@ class Refit:
         weight: Of the linear map from pooled features to the embedding, (embed_dim, features).
         bias: (embed_dim,).
         agreement: Mean cosine between this width's embedding of an image and φ's: before, and after.
-        retrieval: Mean reciprocal rank, in [0, 1], at which another view of an image, embedded at this width, finds
-            the image among φ's embeddings of all: before, and after.
+        neighbours: Share, in [0, 1], of φ's ten nearest other images of an image that this width, as a query among
+            φ's embeddings of all, finds among its own ten: before, and after.
     """
 
     width: float
     weight: Tensor
     bias: Tensor
     agreement: tuple[float, float]
-    retrieval: tuple[float, float]
+    neighbours: tuple[float, float]
 
     @property
     def gains(self) -> bool:
-        """Whether it agrees better with φ and finds no less."""
-        return self.agreement[1] > self.agreement[0] and self.retrieval[1] >= self.retrieval[0]
+        """Whether it agrees better with φ and finds no fewer of its neighbours."""
+        return self.agreement[1] > self.agreement[0] and self.neighbours[1] >= self.neighbours[0]
 
 
 class _Map(NamedTuple):
@@ -93,7 +94,7 @@ def refit(
             f'widths must be among {model.widths[:-1]}, got {widths}; 1.0 is what the others are fitted to'
         )
     parts: dict[float, Any] = {width: model.extract(width) for width in (*widths, 1.0)}
-    own, other = _features(parts, batches)
+    own = _features(parts, batches)
     count = len(own[1.0])
     if count < _FEWEST:
         raise ValueError(
@@ -101,7 +102,7 @@ def refit(
         )
     targets = _neck_of(parts[1.0])(own[1.0])
     order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
-    return [_refit(width, _neck_of(parts[width]), own[width], other[width], targets, order) for width in widths]
+    return [_refit(width, _neck_of(parts[width]), own[width], targets, order) for width in widths]
 
 
 def save_refitted(
@@ -133,24 +134,18 @@ def save_refitted(
     }
 
 
-def _features(parts: dict[float, Any], batches: Iterable[Tensor]) -> tuple[dict[float, Tensor], dict[float, Tensor]]:
-    """Pooled features (N, features) of all images and of the other views of them, by width."""
+def _features(parts: dict[float, Any], batches: Iterable[Tensor]) -> dict[float, Tensor]:
+    """Pooled features (N, features) of all images, by width."""
     device = next(parts[1.0].parameters()).device
-    found: dict[float, list[tuple[Tensor, Tensor]]] = {width: [] for width in parts}
+    found: dict[float, list[Tensor]] = {width: [] for width in parts}
     for batch in batches:
         images = batch.to(device)
-        views = torch.cat([images, _other_view(images)])
         for width, dense in parts.items():
-            features = dense.forward_head(dense.forward_features(views), pre_logits=True).double().cpu()
-            found[width].append((features[: len(images)], features[len(images) :]))
-    own, other = (
-        {w: torch.cat([pair[side] for pair in pairs]) if pairs else torch.empty(0) for w, pairs in found.items()}
-        for side in (0, 1)
-    )
-    return own, other
+            found[width].append(dense.forward_head(dense.forward_features(images), pre_logits=True).double().cpu())
+    return {width: torch.cat(features) if features else torch.empty(0) for width, features in found.items()}
 
 
-def _refit(width: float, neck: _Map, own: Tensor, other: Tensor, targets: Tensor, order: Tensor) -> Refit:
+def _refit(width: float, neck: _Map, own: Tensor, targets: Tensor, order: Tensor) -> Refit:
     first, second = len(order) * 3 // 5, len(order) * 4 // 5
     fitted, chosen, measured = order[:first], order[first:second], order[second:]
     tried = {
@@ -159,12 +154,12 @@ def _refit(width: float, neck: _Map, own: Tensor, other: Tensor, targets: Tensor
     }
     strength = max(tried, key=lambda key: tried[key])
     new = _fit(neck, own[fitted], targets[fitted], strength)
-    agreement, retrieval = [], []
+    agreement, neighbours = [], []
     for way in (neck, new):
         agreement.append(_agreement(way(own[measured]), targets[measured]))
-        retrieval.append(_reciprocal_rank(way(other[measured]), targets, measured))
+        neighbours.append(_shared_neighbours(way(own[measured]), targets, measured))
     final = _fit(neck, own, targets, strength)
-    return Refit(width, final.weight, final.bias, (agreement[0], agreement[1]), (retrieval[0], retrieval[1]))
+    return Refit(width, final.weight, final.bias, (agreement[0], agreement[1]), (neighbours[0], neighbours[1]))
 
 
 def _fit(neck: _Map, features: Tensor, targets: Tensor, strength: float) -> _Map:
@@ -186,18 +181,20 @@ def _agreement(found: Tensor, targets: Tensor) -> float:
     return float(F.cosine_similarity(found, targets, dim=1).mean())
 
 
-def _reciprocal_rank(queries: Tensor, gallery: Tensor, places: Tensor) -> float:
-    scores = F.normalize(queries, dim=1) @ F.normalize(gallery, dim=1).T
-    ranks = (scores >= scores.gather(1, places[:, None])).sum(1)
-    return float((1 / ranks.double()).mean())
+def _shared_neighbours(queries: Tensor, gallery: Tensor, places: Tensor) -> float:
+    """Share of the images nearest to φ's embedding of an image that are as near to the query, the image left out.
 
-
-def _other_view(images: Tensor) -> Tensor:
-    """The same images mirrored, without their outer twelfth."""
-    height, width = images.shape[-2:]
-    top, left = height // 12, width // 12
-    inner = images.flip(-1)[..., top : height - top, left : width - left]
-    return F.interpolate(inner, (height, width), mode='bilinear', antialias=True)
+    Args:
+        queries: Embeddings (Q, D) of some images at a narrow width.
+        gallery: φ's of all images, (N, D).
+        places: Where those of the queries are among them, (Q,).
+    """
+    count = min(_NEIGHBOURS, len(gallery) - 1)
+    nearest = []
+    for embedding in (queries, gallery[places]):
+        scores = F.normalize(embedding, dim=1) @ F.normalize(gallery, dim=1).T
+        nearest.append(scores.scatter(1, places[:, None], -torch.inf).topk(count).indices)
+    return float((nearest[0][:, :, None] == nearest[1][:, None]).any(2).double().mean())
 
 
 def _neck_of(dense: nn.Module) -> _Map:

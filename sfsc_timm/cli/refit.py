@@ -84,10 +84,10 @@ def run(args: argparse.Namespace) -> None:
         estimate_statistics(model, images('statistics'), args.add_width)
     results = refit(model, images('embedding'), args.width, seed=args.seed)
     for result in results:
-        agreement, retrieval = result.agreement, result.retrieval
+        agreement, neighbours = result.agreement, result.neighbours
         terminal.print(
-            f'width {result.width:g}: cosine to the full width {agreement[0]:.3f} -> {agreement[1]:.3f}, another '
-            f'view of an image finds it at a mean reciprocal rank of {retrieval[0]:.3f} -> {retrieval[1]:.3f}: '
+            f'width {result.width:g}: cosine to the full width {agreement[0]:.3f} -> {agreement[1]:.3f}, of the ten '
+            f'nearest images that the full width finds it finds {10 * neighbours[0]:.1f} -> {10 * neighbours[1]:.1f}: '
             + ('taken' if result.gains else 'nothing gained, left as it was'),
             soft_wrap=True,
         )
