@@ -59,7 +59,7 @@ def assert_equal(found: dict[float, Tensor], expected: dict[float, Tensor]) -> N
 @pytest.mark.parametrize(
     'name,kwargs,width',
     [
-        ('sfsc_resnet18d', {**RESNET, 'own_necks': True}, 0.4),
+        ('sfsc_resnet18d', RESNET, 0.4),
         (
             'sfsc_resnet18d',
             {**RESNET, 'widths': (1.0,), 'classifier_type': 'cosine'},
@@ -69,7 +69,7 @@ def assert_equal(found: dict[float, Tensor], expected: dict[float, Tensor]) -> N
         ('sfsc_vit_tiny_patch16_224', VIT, 0.7),
         ('sfsc_vit_tiny_patch16_224', {**VIT, 'widths': (1.0,)}, 0.5),
     ],
-    ids=['resnet with own necks', 'resnet of one width', 'convnext', 'vit', 'vit of one width'],
+    ids=['resnet', 'resnet of one width', 'convnext', 'vit', 'vit of one width'],
 )
 def test_it_is_the_model_that_is_made_with_all_widths(name: str, kwargs: dict[str, Any], width: float) -> None:
     model, x = varied(name, **kwargs), images(2)
