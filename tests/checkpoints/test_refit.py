@@ -58,11 +58,29 @@ def test_a_width_agrees_better_with_the_full_one_on_images_that_were_not_fitted(
 
 def test_what_does_not_gain_stays(tmp_path: Path) -> None:
     model, x = tiny(), pictures(60)
-    results = [replace(result, retrieval=(0.5, 0.4)) for result in refit(model, [x], [0.25])]
+    results = [replace(result, neighbours=(0.5, 0.4)) for result in refit(model, [x], [0.25])]
     assert not results[0].gains
     save_refitted(model, results, tmp_path)
     expected = model.extract(0.25)(x).detach()
     assert_close_to(load_checkpoint_model(tmp_path).model.extract(0.25)(x).detach(), expected)
+
+
+def test_neighbours_are_those_of_the_full_width() -> None:
+    """Against a sorted list of each query's, by hand."""
+    from sfsc_timm.checkpoints.refit import _shared_neighbours
+
+    gallery, places = torch.randn(40, 5).double(), torch.tensor([3, 7, 39])
+    queries = gallery[places] + 0.5 * torch.randn(3, 5).double()
+    shares = []
+    for query, place in zip(queries, places.tolist(), strict=True):
+        near = []
+        for embedding in (query, gallery[place]):
+            scores = F.cosine_similarity(embedding[None], gallery, dim=1).tolist()
+            others = sorted((n for n in range(40) if n != place), key=scores.__getitem__, reverse=True)
+            near.append(set(others[:10]))
+        shares.append(len(near[0] & near[1]) / 10)
+    assert _shared_neighbours(queries, gallery, places) == pytest.approx(sum(shares) / 3)
+    assert _shared_neighbours(gallery[places], gallery, places) == 1
 
 
 def test_the_map_is_the_minimum() -> None:
