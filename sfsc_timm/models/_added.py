@@ -79,7 +79,7 @@ def with_widths_between(model: Any) -> tuple[Any, list[int]]:
 
 
 def _with_one_more(widths: tuple[float, ...], width: Any) -> tuple[float, ...]:
-    if isinstance(width, bool) or not isinstance(width, Real) or not 0 < width < 1:
+    if isinstance(width, bool) or not isinstance(width, Real) or not 0 < float(width) < 1:
         raise ValueError(
             f'width must be a number above 0 and below 1, got {width!r}; it is a slice of the wider ones, and nothing '
             'is wider than 1.0'
