@@ -126,7 +126,8 @@ def run(args: argparse.Namespace) -> None:
     left = gallery.missing(paths)
     terminal.print(f'{len(paths)} images, {len(paths) - len(left)} of them in the gallery already', soft_wrap=True)
     unreadable: dict[str, str] = {}
-    for some, existing in ((left, 'skip'), (again, 'replace')):
+    todo: tuple[tuple[list[str], Existing], ...] = ((left, 'skip'), (again, 'replace'))
+    for some, existing in todo:
         if some:
             parts = _parts(some, checkpoint, gallery.info, args)
             unreadable.update(_add(gallery, parts, existing, labels))
