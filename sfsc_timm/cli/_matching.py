@@ -148,8 +148,8 @@ def to_json(answers: Sequence[Answer], threshold: Threshold | None) -> list[dict
         believed = [pair for pair in answer.matches if threshold is None or pair[1] > threshold.score]
         entry: dict[str, Any] = {'query': images[0] if len(images) == 1 else images}
         if threshold is not None:
-            path, score = answer.matches[0]
-            entry |= {'in_gallery': answer.is_known(threshold), 'best': {'path': path, 'score': score}}
+            best = [{'path': path, 'score': score} for path, score in answer.matches[:1]]
+            entry |= {'in_gallery': answer.is_known(threshold), 'best': best[0] if best else None}
         result.append({**entry, 'matches': [{'path': path, 'score': score} for path, score in believed]})
     return result
 
@@ -165,7 +165,8 @@ def show(answers: Sequence[Answer], threshold: Threshold | None, recall: float |
         for image in answer.images:
             terminal.print(visible(str(image), keep=''), style='bold', soft_wrap=True)
         if not answer.is_known(threshold):
-            terminal.print(f'  not in the gallery; the nearest of it scores {answer.matches[0][1]:.4f}', soft_wrap=True)
+            scores = [f'; the nearest of it scores {score:.4f}' for _, score in answer.matches[:1]]
+            terminal.print('  not in the gallery' + ''.join(scores), soft_wrap=True)
             continue
         for path, score in answer.matches:
             if threshold is None or score > threshold.score:
