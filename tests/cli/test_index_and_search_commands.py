@@ -10,7 +10,7 @@ from helpers.checkpoints import DATA_CONFIG, paint, save_whole, tiny
 
 from sfsc_timm._files import write_json
 from sfsc_timm.checkpoints import compatibility_id, save_widths, space_id, weights_digest
-from sfsc_timm.cli import index
+from sfsc_timm.cli import _parts, index
 from sfsc_timm.cli.main import main
 from sfsc_timm.data import DECODING, Preprocessing, Sample, batches
 from sfsc_timm.evaluation import embed
@@ -79,7 +79,7 @@ def test_whole_models_index_at_any_width(saved, tmp_path):
 
 def test_interrupted_index_goes_on(saved, tmp_path, monkeypatch, capsys):
     model, root, files = saved
-    original, embedded = index.embed, []
+    original, embedded = _parts.embed, []
 
     def interrupted(model, images, *args, **kwargs):
         if len(embedded) == 2:
@@ -90,7 +90,7 @@ def test_interrupted_index_goes_on(saved, tmp_path, monkeypatch, capsys):
 
     small = ['-b', '2', '--shard-size', '3']  # shards of two batches: 4 images
     with monkeypatch.context() as patch:
-        patch.setattr(index, 'embed', interrupted)
+        patch.setattr(_parts, 'embed', interrupted)
         assert build(root, tmp_path / 'g', *small) == 130
     assert len(Gallery(tmp_path / 'g')) == 8
     assert capsys.readouterr().err == 'sfsc-timm: stopped\n'
@@ -99,7 +99,7 @@ def test_interrupted_index_goes_on(saved, tmp_path, monkeypatch, capsys):
     made = Gallery(tmp_path / 'g')
     assert made.paths == tuple(str(file.resolve()) for file in files)
     torch.testing.assert_close(made.embeddings(), embeddings(model, files, 1.0), rtol=1e-4, atol=1e-5)
-    monkeypatch.setattr(index, 'serve', None)  # nothing is left to read
+    monkeypatch.setattr(_parts, 'serve', None)  # nothing is left to read
     assert build(root, tmp_path / 'g') == 0
 
 

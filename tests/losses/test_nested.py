@@ -124,7 +124,7 @@ def test_every_recipe_trains_every_size(name: str) -> None:
     if recipe.separate:
         model, reference = create(widths=(1.0,), full_width=0.5), create() if recipe.follows else None
     else:
-        model, reference = create(), None
+        model, reference = create(), create() if recipe.keeps_start else None
     task = recipe.create_task(model, reference=reference, triplet_weight=1.0, verbose=False)
     parts = recipe.batches_per_step(len(model.widths))
     result = task(images().repeat(parts, 1, 1, 1), TARGET.repeat(parts))

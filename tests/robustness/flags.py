@@ -100,7 +100,7 @@ def index(materials: Materials) -> Iterator[Case]:
     more = (
         (['--dim', '5'], 'dim'),
         (['--dim', '0'], 'dim'),
-        (['--dtype', 'int8'], 'dtype'),
+        (['--dtype', 'int4'], 'dtype'),
         (['--shard-size', '0'], 'shard-size'),
         (['--shard-size', '-7'], 'shard-size'),
         (['--shard-size', 'x'], 'shard-size'),
