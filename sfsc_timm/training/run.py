@@ -154,6 +154,10 @@ class TrainingRun:
         config, classes, options = self.config, self.data.num_classes, self.recipe.model_options
         given = create_model(config, classes, self.input).to(self.device).eval()
         neck = principal_neck(given, self.train_batches) if 'neck' in given.fresh_parts else None
+        if neck is not None and dist.is_initialized():  # each process has looked at other images
+            with torch.no_grad():
+                for tensor in (neck.weight, neck.bias):
+                    dist.broadcast(tensor, 0)
         teacher = create_model(from_scratch(config), classes, self.input, **{**options, 'widths': (1.0,)})
         model = create_model(from_scratch(config), classes, self.input, **options)
         start_from_folded(teacher.to(self.device), given, neck)
