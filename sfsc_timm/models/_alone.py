@@ -35,3 +35,8 @@ def warn_if_alone(model: nn.Module, widths: Sequence[float], width: float) -> No
             width,
             others,
         )
+
+
+def count_anew(model: nn.Module) -> None:
+    """Tells that another width has trained in between, in evaluation mode, which nobody has been asked about."""
+    model.__dict__.pop('_alone', None)

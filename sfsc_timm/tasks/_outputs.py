@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ..losses import Objective, Reference, SubModelOutput
 from ..models import get_widths
+from ..models._alone import count_anew
 from ..models._heads import classify_leading
 from ..slim import sliced_leaves
 
@@ -85,6 +86,8 @@ def run_width(
     model: Any = unwrap_model(module)
     slices: AbstractContextManager[list[Tensor]] = nullcontext([]) if take is None else leaves(model)
     is_kept = objective.keeps_full and index == len(get_widths(model)) - 1
+    if is_kept:
+        count_anew(model)
     with evaluating(model) if is_kept else nullcontext(), slices as given:
         if objective.uses_embedding:
             classify = partial(classify_leading, model.get_classifier())

@@ -61,7 +61,9 @@ def settings(photos: Path, **changes: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def test_narrow_widths_learn_and_the_full_one_stays(photos: Path, finished: Path, tmp_path: Path) -> None:
+def test_narrow_widths_learn_and_the_full_one_stays(
+    photos: Path, finished: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     config = TrainConfig(**settings(photos, initial_checkpoint=str(finished)))
     run = TrainingRun(config, tmp_path / 'run')
     given: Any = load_checkpoint_model(finished).model.eval()
@@ -73,6 +75,7 @@ def test_narrow_widths_learn_and_the_full_one_stays(photos: Path, finished: Path
         assert_close_to(before.embed(seen), target)  # its neck had a norm, which is folded
     run.run()
     after: Any = load_checkpoint_model(tmp_path / 'run' / 'last.pth.tar').model.eval()
+    assert 'is being trained' not in caplog.text  # as if it were alone
     slices: Any = timm.create_model('sfsc_resnet18d', num_classes=0, own_necks=True, neck_norm=False, **MODEL)
     start_from_folded(slices, given)
     pictures = next(iter(run._query)).images
