@@ -23,6 +23,7 @@ import torch
 
 import sfsc_timm  # noqa: F401
 from benchmarks.machine import describe_machine, save_json
+from benchmarks.speed.turns import in_turns
 from sfsc_timm.recipes import create_recipe
 
 MODEL = {
@@ -54,13 +55,7 @@ def create_step(recipe: str, random_widths: int) -> Callable[[], object]:
 def measure(recipe: str, rounds: int) -> dict[str, Any]:
     """Mean processor seconds of a step with each, and their ratio; a median would be that of one drawn width."""
     steps = {count: create_step(recipe, count) for count in (0, 1)}
-    seconds: dict[int, list[float]] = {count: [] for count in steps}
-    for turn in range(rounds + 1):
-        for count in reversed(steps) if turn % 2 else steps:
-            start = time.process_time()
-            steps[count]()
-            if turn:  # the first warms up
-                seconds[count].append(time.process_time() - start)
+    seconds = in_turns(steps, rounds, time.process_time)
     means = {count: statistics.mean(values) for count, values in seconds.items()}
     return {'seconds': means, 'ratio': means[1] / means[0], 'rounds': rounds}
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ import torch
 
 import sfsc_timm  # noqa: F401
 from benchmarks.machine import describe_machine, save_json
+from benchmarks.speed.turns import in_turns
 from sfsc_timm.recipes import create_recipe
 
 SIZES = (32, 64, 128, 256)
@@ -43,7 +43,7 @@ def create_step(case: dict[str, Any], **sizes: Any) -> Callable[[], object]:
     """A training step of a case, with one size or several."""
     torch.manual_seed(0)
     model: Any = timm.create_model(case['name'], num_classes=case['classes'], **case['kwargs'], **sizes)
-    recipe = create_recipe('sfsc', own_batches=case['own_batches'])
+    recipe = create_recipe('sfsc', teacher=0.0, own_batches=case['own_batches'])
     task = recipe.create_task(
         model.train().to(memory_format=torch.channels_last), triplet_weight=case['triplet'], verbose=False
     )
@@ -62,14 +62,7 @@ def create_step(case: dict[str, Any], **sizes: Any) -> Callable[[], object]:
 def measure(case: dict[str, Any], rounds: int) -> dict[str, Any]:
     """Median seconds of a step with each, and their ratio."""
     steps = {'one size': create_step(case, embed_dim=SIZES[-1]), 'nested': create_step(case, embed_dims=SIZES)}
-    seconds: dict[str, list[float]] = {name: [] for name in steps}
-    for turn in range(rounds + 1):
-        for name in reversed(steps) if turn % 2 else steps:
-            start = time.perf_counter()
-            steps[name]()
-            if turn:  # the first warms up
-                seconds[name].append(time.perf_counter() - start)
-    medians = {name: statistics.median(values) for name, values in seconds.items()}
+    medians = {name: statistics.median(values) for name, values in in_turns(steps, rounds).items()}
     return {'seconds': medians, 'ratio': medians['nested'] / medians['one size'], 'rounds': rounds}
 
 

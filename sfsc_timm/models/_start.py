@@ -50,7 +50,7 @@ def start_from_folded(model: Slimmable, whole: Slimmable, neck: nn.Linear | None
     """
     layer = fold_neck(densify(whole.neck)) if neck is None else neck
     backbone = {k: t for k, t in densify(whole).state_dict().items() if not k.startswith(('neck.', 'fc.'))}
-    classifier = {k: t for k, t in densify(model).state_dict().items() if k.startswith('fc.')}
+    classifier = {f'fc.{k}': t for k, t in densify(model.fc).state_dict().items()}
     _load(model, {**backbone, 'neck.proj.weight': layer.weight, 'neck.proj.bias': layer.bias, **classifier})
 
 
