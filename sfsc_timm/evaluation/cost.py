@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+_SETTLE = 0.02  # seconds; idle threads of ONNX Runtime and OpenMP look for work for milliseconds before they sleep
+
 
 @dataclass(frozen=True)
 class Cost:
@@ -61,7 +63,8 @@ def latencies(
     """Median wall-clock times in seconds, under inference mode, of functions that take turns.
 
     What disturbs the machine disturbs them all, so ratios of these times hold on a busy one, too. Where there are
-    several, each is called once before it is timed, so that none pays for what another left in the caches.
+    several, each is called for some milliseconds before it is timed, so that none pays for what another left in the
+    caches, or for its threads, which go on looking for work for a while.
 
     Args:
         functions: What to time, such as a model in evaluation mode, by name.
@@ -81,8 +84,10 @@ def latencies(
         for turn in range(repeats):
             for place in range(len(names)):
                 name = names[(place + turn) % len(names)]
-                if len(names) > 1:
+                begin = time.perf_counter()
+                while len(names) > 1 and time.perf_counter() - begin < _SETTLE:
                     functions[name](example)
+                    wait()
                 wait()
                 start = time.perf_counter()
                 functions[name](example)

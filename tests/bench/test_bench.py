@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import time
+from itertools import groupby
 from pathlib import Path
 
 import pytest
@@ -17,10 +19,14 @@ from sfsc_timm.evaluation import latencies
 
 def test_forms_take_turns() -> None:
     calls: list[str] = []
-    functions = {name: lambda _, name=name: calls.append(name) for name in 'ab'}
+    functions = {name: lambda _, name=name: (calls.append(name), time.sleep(0.001)) for name in 'ab'}
     seconds = latencies(functions, torch.zeros(1), repeats=2, warmup=1)
-    assert calls == ['a', 'b', *'aabb', *'bbaa']  # each once before it is timed, and another first every time
+    # The warm-up of one call each, then two turns, and another first every time: a b a bb a.
+    runs = [(name, len(list(group))) for name, group in groupby(calls)]
+    assert [name for name, _ in runs] == list('ababa')
+    assert [count > 2 for _, count in runs] == [False, False, True, True, True]  # called for a while before it is timed
     assert seconds.keys() == {'a', 'b'}
+    assert all(0.001 <= value < 0.02 for value in seconds.values())  # one call alone
 
 
 def test_a_width(monkeypatch: pytest.MonkeyPatch) -> None:
