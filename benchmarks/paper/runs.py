@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import csv
 import json
 import re
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,39 @@ from sfsc_timm.training import read_config
 
 CONFIGS = Path(__file__).parent / 'configs'
 RESULTS = Path(__file__).parents[1] / 'results' / 'paper_table'  # a folder for each data set
+
+
+def create_parser(doc: str | None, data: Iterable[str], seeds: str | None = None) -> argparse.ArgumentParser:
+    """Flags of a benchmark that trains on a data set, with several seeds.
+
+    Args:
+        doc: Of its module.
+        data: Data sets to choose from.
+        seeds: What is trained with each seed, for the help.
+    """
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--data', required=True, choices=sorted(data))
+    parser.add_argument('--data-dir', type=Path, help='where it lies')
+    parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2], help=seeds)
+    parser.add_argument('--work-dir', type=Path, help='where checkpoints go (output/BENCHMARK/DATA)')
+    parser.add_argument('--output', type=Path, help='where results go (benchmarks/results/BENCHMARK/DATA)')
+    parser.add_argument('--report', action='store_true', help='train nothing, draw what is there')
+    parser.add_argument('settings', nargs=argparse.REMAINDER, help='after --: flags of sfsc-timm train for every run')
+    return parser
+
+
+def parse_arguments(parser: argparse.ArgumentParser, benchmark: str) -> argparse.Namespace:
+    """Reads the flags of `create_parser`, with the folders that are meant where none is given.
+
+    Args:
+        parser: With further flags.
+        benchmark: Name of its folders.
+    """
+    args = parser.parse_args()
+    args.settings = [flag for flag in args.settings if flag != '--']
+    args.work_dir = args.work_dir or Path('output') / benchmark / args.data
+    args.output = args.output or RESULTS.parent / benchmark / args.data
+    return args
 
 
 def train_or_resume(folder: Path, flags: list[str]) -> None:

@@ -24,7 +24,15 @@ from typing import Any
 import numpy as np
 
 from benchmarks.machine import describe_machine, save_json
-from benchmarks.paper.runs import CONFIGS, RESULTS, flags_of, read_run, system_flags, train_or_resume
+from benchmarks.paper.runs import (
+    CONFIGS,
+    create_parser,
+    flags_of,
+    parse_arguments,
+    read_run,
+    system_flags,
+    train_or_resume,
+)
 from sfsc_timm.evaluation import CompatibilityMatrix, by_size, bytes_per_item
 from sfsc_timm.training import read_config
 
@@ -160,19 +168,9 @@ def spread(values: np.ndarray) -> str:
 
 def main() -> None:
     """Trains what is missing, then writes the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--data', required=True, choices=('emoji', 'glyphs'))
-    parser.add_argument('--data-dir', type=Path, help='where it lies')
-    parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
+    parser = create_parser(__doc__, ('emoji', 'glyphs'), 'of each kind (0 1 2)')
     parser.add_argument('--kinds', nargs='+', choices=tuple(KINDS), default=list(KINDS), help='which models (both)')
-    parser.add_argument('--work-dir', type=Path, help='where checkpoints go (output/sizes/DATA)')
-    parser.add_argument('--output', type=Path, help='where results go (benchmarks/results/sizes/DATA)')
-    parser.add_argument('--report', action='store_true', help='train nothing, draw what is there')
-    parser.add_argument('settings', nargs=argparse.REMAINDER, help='after --: flags of sfsc-timm train for every run')
-    args = parser.parse_args()
-    args.settings = [flag for flag in args.settings if flag != '--']
-    args.work_dir = args.work_dir or Path('output/sizes') / args.data
-    args.output = args.output or RESULTS.parent / 'sizes' / args.data
+    args = parse_arguments(parser, 'sizes')
     args.output.mkdir(parents=True, exist_ok=True)
     print(describe_machine())
     for seed in [] if args.report else args.seeds:

@@ -26,9 +26,11 @@ from benchmarks.paper.report import ORDER, report
 from benchmarks.paper.runs import (
     CONFIGS,
     RESULTS,
+    create_parser,
     flags_of,
     folder_name,
     has_settings,
+    parse_arguments,
     read_run,
     read_tuning,
     system_flags,
@@ -98,22 +100,12 @@ def take_over_settings(target: Path, source: Path, data: str) -> None:
 
 def main() -> None:
     """Trains what is missing, then writes the report."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--data', required=True, choices=sorted(p.stem for p in CONFIGS.glob('*.yaml')))
-    parser.add_argument('--data-dir', type=Path, help='where it lies')
-    parser.add_argument('--systems', nargs='+', choices=ORDER, default=list(ORDER), help='which (all)')
     first = f'of {", ".join(REPEATED)}; the others have the first (0 1 2)'
-    parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2], help=first)
+    parser = create_parser(__doc__, (p.stem for p in CONFIGS.glob('*.yaml')), first)
+    parser.add_argument('--systems', nargs='+', choices=ORDER, default=list(ORDER), help='which (all)')
     parser.add_argument('--all-seeds', action='store_true', help='every seed for every system')
     parser.add_argument('--tuned-on', metavar='DATA', help='another data set, whose settings by tune.py are taken')
-    parser.add_argument('--work-dir', type=Path, help='where checkpoints go (output/paper_table/DATA)')
-    parser.add_argument('--output', type=Path, help='where results go (benchmarks/results/paper_table/DATA)')
-    parser.add_argument('--report', action='store_true', help='train nothing, draw what is there')
-    parser.add_argument('settings', nargs=argparse.REMAINDER, help='after --: flags of sfsc-timm train for every run')
-    args = parser.parse_args()
-    args.settings = [flag for flag in args.settings if flag != '--']
-    args.work_dir = args.work_dir or Path('output/paper_table') / args.data
-    args.output = args.output or RESULTS / args.data
+    args = parse_arguments(parser, RESULTS.name)
     if args.tuned_on:
         try:
             take_over_settings(args.output / 'tuning.json', RESULTS / args.tuned_on / 'tuning.json', args.tuned_on)

@@ -29,7 +29,10 @@ def agreement(model: Any, width: float, x: Tensor) -> float:
         return float(F.cosine_similarity(model.extract(width)(x), full).mean())
 
 
-@pytest.mark.parametrize('kwargs', [{}, {'neck_norm': False}], ids=str)
+OWN_NECKS: dict[str, Any] = {'own_necks': True, 'neck_norm': False}  # of label-free
+
+
+@pytest.mark.parametrize('kwargs', [{}, {'neck_norm': False}, OWN_NECKS], ids=str)
 def test_a_width_agrees_better_with_the_full_one_on_images_that_were_not_fitted(
     kwargs: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -139,13 +142,16 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert 'must be a whole slimmable model' in capsys.readouterr().err.replace('\n', ' ')
 
 
-def test_a_width_is_added_by_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize('kwargs', [{}, OWN_NECKS], ids=str)
+def test_a_width_is_added_by_the_command(
+    kwargs: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     pytest.importorskip('rich')
     from sfsc_timm.cli.main import main
     from sfsc_timm.data import Preprocessing, Sample, batches
     from sfsc_timm.models import estimate_statistics
 
-    checkpoint = save_whole(tiny(), tmp_path / 'whole')
+    checkpoint = save_whole(tiny(**kwargs), tmp_path / 'whole')
     files = paint(tmp_path / 'photos', identities=10, images=5)
     command = ['refit', str(checkpoint), '--images', str(tmp_path / 'photos'), '--output', str(tmp_path / 'out')]
     assert main([*command, '--width', '0.6', '--add-width', '0.6', '0.4']) == 0

@@ -90,6 +90,31 @@ def test_a_width_is_saved_and_loaded(tmp_path: Path, images: torch.Tensor) -> No
         assert_close_to(load_checkpoint_model(folder).model.eval()(images), _embed(model, 0.5, images))
 
 
+@pytest.mark.parametrize('neck_norm', [False, True])
+def test_an_added_width_begins_with_the_leading_columns_of_the_next_wider_neck(
+    neck_norm: bool, images: torch.Tensor
+) -> None:
+    model = make(neck_norm=neck_norm)
+    with torch.no_grad():
+        for factor, width in enumerate(model.widths, start=1):
+            with model.at_width(width):
+                model.neck.proj.weight.mul_(factor)
+        model.refresh()
+        before = {width: _embed(model, width, images) for width in model.widths}
+        model.add_width(0.6)
+        with model.at_width(0.75):
+            wider = model.neck.proj.weight.clone()
+        with model.at_width(0.6):
+            assert torch.equal(model.neck.proj.weight, wider[:, : model.neck.proj.weight.shape[1]])
+            model.neck.proj.weight.mul_(2)
+        model.refresh()
+        assert all(torch.equal(_embed(model, width, images), found) for width, found in before.items())
+        made = make(neck_norm=neck_norm, widths=model.widths)
+        made.load_state_dict(model.state_dict())
+        assert_close_to(_embed(made, 0.6, images), _embed(model, 0.6, images))
+        assert_close_to(model.extract(0.6)(images), _embed(model, 0.6, images))
+
+
 def test_without_a_neck_there_is_nothing_to_own() -> None:
     with pytest.raises(ValueError, match='own_necks must be left out where there is no neck'):
         make(embed_dim=0)
