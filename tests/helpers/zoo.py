@@ -139,7 +139,8 @@ CONVNEXT = Member(
 )
 EFFICIENTNET = Member('sfsc_efficientnet_b0', _efficientnet(**_EFFICIENTNET), _EFFICIENTNET)
 _HALF = {'channel_multiplier': 0.5}
-MOBILENET = Member('sfsc_mobilenetv3_small_100', _mobilenet('mobilenetv3_small_100', **_HALF), _HALF)
+_HALF_SHALLOW = {**_HALF, 'depth_multiplier': 0.1}  # no block repeated
+MOBILENET = Member('sfsc_mobilenetv3_small_100', _mobilenet('mobilenetv3_small_100', **_HALF_SHALLOW), _HALF_SHALLOW)
 _TINY = {'num_heads': 4, 'head_size': 8, 'depth': 3, 'patch_size': 8, 'img_size': 32}
 VIT = Member('sfsc_vit_tiny_patch16_224', _transformer('vit_tiny_patch16_224', **_TINY), _TINY)
 

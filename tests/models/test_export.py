@@ -42,6 +42,12 @@ def model(request: pytest.FixtureRequest) -> Any:
     return request.param.create()
 
 
+@pytest.fixture(scope='module')
+def programs(model: Any) -> dict[float, Any]:
+    """What torch.export has made of the model, by width: it takes seconds."""
+    return {}
+
+
 @pytest.fixture
 def _quiet() -> Iterator[None]:
     logging.disable(logging.WARNING)
@@ -59,22 +65,24 @@ def run_onnx(program: Any, x: Tensor, file: Path) -> Tensor:
 
 
 @pytest.mark.parametrize('width', WIDTHS)
-def test_torch_export(model: Any, width: float, dynamo: None) -> None:
+def test_torch_export(model: Any, width: float, programs: dict[float, Any], dynamo: None) -> None:
     x = images()
     model.set_width(width)
     expected = predict(model, x)
-    exported = torch.export.export(model, (x,))
+    programs[width] = torch.export.export(model, (x,))
     model.set_width(1.0 if width < 1.0 else 0.5)  # what has been exported does not follow
-    assert_close_to(predict(exported.module(), x), expected)
+    assert_close_to(predict(programs[width].module(), x), expected)
 
 
 @pytest.mark.usefixtures('_quiet')
 @pytest.mark.parametrize('width', [0.5, *(pytest.param(width, marks=pytest.mark.slow) for width in (0.25, 0.75, 1.0))])
-def test_onnx(model: Any, width: float, dynamo: None, tmp_path: Path) -> None:
+def test_onnx(model: Any, width: float, programs: dict[float, Any], dynamo: None, tmp_path: Path) -> None:
+    """One width from the model itself, the others from what torch.export made of it, which is the exporter's start."""
     pytest.importorskip('onnxscript')
     x = images()
     model.set_width(width)
-    program = torch.onnx.export(model, (x,), dynamo=True, verbose=False)
+    traced = None if width == 0.5 else programs.get(width)
+    program = torch.onnx.export(*((model, (x,)) if traced is None else (traced,)), dynamo=True, verbose=False)
     assert_close_to(run_onnx(program, x, tmp_path / 'model.onnx'), predict(model, x))
 
 
