@@ -6,12 +6,16 @@
 The checkpoint lies beside its args.yaml, which names the data. mAP of each pair of widths (query, gallery) with the
 gallery in each type, the queries staying float32; the items after a shortlist are ranked by their bits. Rates: half
 of the test identities, drawn ten times, make a labelled gallery, and the others, unknown to it, come as queries.
+A model with `embed_dims` is measured at each of them, too, and what is lost is lost against all its numbers. Searches a
+second are those of the test set's own items by full width, the best of five rounds in which all types take turns.
 """
 
 from __future__ import annotations
 
 import argparse
 import tempfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -21,6 +25,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from benchmarks.machine import save_json
+from benchmarks.speed.turns import in_turns
 from sfsc_timm.checkpoints import load_checkpoint_model
 from sfsc_timm.data import batches, load_data, make_transforms
 from sfsc_timm.evaluation import GroundTruth, embed, retrieval_metrics
@@ -31,6 +36,11 @@ from sfsc_timm.training import read_config
 FIRST = 4096  # images by which the scales are fitted, as `sfsc-timm index` does
 SHORTLISTS = (0, 100, 1000)
 RATES, DRAWS = (0.01, 0.05, 0.1), 10
+BATCHES = (1, 64)
+DTYPES = ('float32', 'float16', 'int8', 'binary')
+OF_SIZES = ('float32', 'int8', 'binary, 100 rescored')  # types in which each of `embed_dims` is measured
+
+Sides = tuple[dict[float, Tensor], dict[float, Tensor]]
 
 
 def map_of_bits(query: Tensor, gallery: Tensor, decoded: Tensor, truth: GroundTruth, shortlist: int) -> float:
@@ -48,26 +58,68 @@ def map_of_bits(query: Tensor, gallery: Tensor, decoded: Tensor, truth: GroundTr
     return 100 * float(torch.cat(found).mean())
 
 
-def accuracy(sides: tuple[dict[float, Tensor], dict[float, Tensor]], truth: GroundTruth) -> dict[str, dict[str, float]]:
-    """The mAP by pair and type."""
+def bytes_per_item(size: int) -> dict[str, int]:
+    """Of embeddings of this size, in memory."""
+    return {'float32': 4 * size, 'float16': 2 * size, 'int8': size, 'binary in memory': -(-size // 8)}
+
+
+def lost(table: dict[str, dict[str, float]], whole: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
+    """The mAP that each type loses against the whole embeddings in float32, over the pairs of widths."""
+    values = {
+        name: [whole[pair]['float32'] - cells[name] for pair, cells in table.items()]
+        for name in next(iter(table.values()))
+    }
+    return {name: {'mean': mean(some), 'most': max(some)} for name, some in values.items()}
+
+
+def of_sizes(sides: Sides, sizes: tuple[int, ...], truth: GroundTruth, whole: dict[str, Any]) -> dict[str, Any]:
+    """Embeddings cut to their first numbers, by size."""
+    result: dict[str, Any] = {}
+    for size in sizes:
+        first, second = ({width: part[:, :size] for width, part in side.items()} for side in sides)
+        table = accuracy((first, second), truth, OF_SIZES)
+        result[str(size)] = {'bytes_per_item': bytes_per_item(size), 'mAP': table, 'mAP_lost': lost(table, whole)}
+        result[str(size)]['queries_per_second'] = speeds(second[max(second)])
+        print(size, result[str(size)]['mAP_lost'], result[str(size)]['queries_per_second'], flush=True)
+    return result
+
+
+def speeds(items: Tensor, rounds: int = 5) -> dict[str, dict[str, float]]:
+    """Queries a second, by type, one at a time and 64 at a time."""
+    steps: dict[tuple[str, int], Callable[[], object]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for dtype in DTYPES:
+            gallery = Gallery.create(Path(folder) / dtype, GalleryInfo('m', 1.0, items.shape[1], 'm', dtype))
+            gallery.append([str(i) for i in range(len(items))], items, existing='skip')
+            for batch in BATCHES:
+                steps[dtype, batch] = partial(gallery.scan(), items[:batch], 10, 'cosine')
+        seconds = in_turns(steps, rounds)
+    return {dtype: {f'of_{batch}': batch / min(seconds[dtype, batch]) for batch in BATCHES} for dtype in DTYPES}
+
+
+def accuracy(sides: Sides, truth: GroundTruth, types: tuple[str, ...] | None = None) -> dict[str, dict[str, float]]:
+    """The mAP by pair and type; None for all types."""
     result: dict[str, dict[str, float]] = {}
     for to, gallery in sides[1].items():
         scales = Scales.fit(gallery[:FIRST])
         decoded = scales.decode(scales.encode(gallery)[0])
         for width, query in sides[0].items():
+            stored = {'float32': gallery, 'float16': gallery.half(), 'int8': decoded}
             cells = {
-                'float32': retrieval_metrics(query, gallery, truth).mAP,
-                'float16': retrieval_metrics(query, gallery.half(), truth).mAP,
-                'int8': retrieval_metrics(query, decoded, truth).mAP,
+                name: retrieval_metrics(query, items, truth).mAP
+                for name, items in stored.items()
+                if types is None or name in types
             }
             for shortlist in SHORTLISTS:
-                cells[f'binary, {shortlist} rescored'] = map_of_bits(query, gallery, decoded, truth, shortlist)
+                name = f'binary, {shortlist} rescored'
+                if types is None or name in types:
+                    cells[name] = map_of_bits(query, gallery, decoded, truth, shortlist)
             result[f'{width:g} in {to:g}'] = cells
             print(f'{width:g} in {to:g}', {name: round(value, 2) for name, value in cells.items()}, flush=True)
     return result
 
 
-def rates(sides: tuple[dict[float, Tensor], dict[float, Tensor]], truth: GroundTruth) -> dict[str, Any]:
+def rates(sides: Sides, truth: GroundTruth) -> dict[str, Any]:
     """Realised rates on identities that the gallery has never seen, by pair; and how many known ones are recognised."""
     result: dict[str, Any] = {}
     widths = list(sides[0])
@@ -110,6 +162,7 @@ def main() -> None:
     parser.add_argument('checkpoint', type=Path, help='of a training run')
     parser.add_argument('--data-dir', type=Path, help='where its data lies')
     parser.add_argument('--name', required=True, help='of the result')
+    parser.add_argument('--no-rates', action='store_true', help='leave out those of `search --threshold`')
     parser.add_argument('--output', type=Path, default=Path('benchmarks/results/gallery'), help='where results go')
     args = parser.parse_args()
     config = read_config(args.checkpoint.with_name('args.yaml'))
@@ -123,17 +176,18 @@ def main() -> None:
     )
     truth, both = GroundTruth.of(data), (sides[0], sides[-1])
     size = next(iter(sides[0].values())).shape[1]
-    found = {
+    table = accuracy(both, truth)
+    found: dict[str, Any] = {
         'name': args.name, 'queries': len(truth.query_ids), 'items': len(truth.gallery_ids), 'numbers': size,
-        'bytes_per_item': {'float32': 4 * size, 'float16': 2 * size, 'int8': size, 'binary in memory': -(-size // 8)},
-        'mAP': accuracy(both, truth), 'rates': rates(both, truth),
+        'bytes_per_item': bytes_per_item(size), 'mAP': table, 'mAP_lost': lost(table, table),
+        'queries_per_second': speeds(both[1][max(both[1])]),
     }  # fmt: skip
-    table = found['mAP']
-    lost = {
-        name: [cells['float32'] - cells[name] for cells in table.values()] for name in next(iter(table.values()))
-    }  # fmt: skip
-    found['mAP_lost'] = {name: {'mean': mean(values), 'most': max(values)} for name, values in lost.items()}
-    print(found['mAP_lost'])
+    print(found['mAP_lost'], found['queries_per_second'], flush=True)
+    smaller = tuple(part for part in model.embed_dims if part < size)
+    if smaller:
+        found['sizes'] = of_sizes(both, smaller, truth, table)
+    if not args.no_rates:
+        found['rates'] = rates(both, truth)
     save_json(args.output / f'{args.name}.json', found)
 
 
