@@ -187,10 +187,11 @@ def test_the_limit_grows_with_the_number_of_widths(dynamo: None) -> None:
 
 @pytest.mark.slow
 def test_inductor(dynamo: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The real compiler, in evaluation and training; of the first stage, since each kernel takes seconds."""
+    """The real compiler, in evaluation and training; of the stem, since each kernel takes seconds."""
     monkeypatch.setenv('TORCHINDUCTOR_CACHE_DIR', str(tmp_path))
-    model: Any = timm.create_model(RESNET.name, features_only=True, out_indices=(1,), **RESNET.kwargs).eval()
-    x = images()
+    monkeypatch.setattr('torch._inductor.config.compile_threads', 1)  # its workers would import torch first
+    model: Any = timm.create_model(RESNET.name, features_only=True, out_indices=(0,), **RESNET.kwargs).eval()
+    x = images(size=16)
     compiled = torch.compile(model, fullgraph=True)
     for width in (0.5, 1.0):
         sfsc_timm.set_width(compiled, width)
