@@ -152,19 +152,23 @@ def read_members(path: Path) -> dict[str, Member]:
 
 
 def markdown(members: dict[str, Member], suite: dict[str, Member]) -> str:
-    """One row for each member."""
+    """One row for each member of which something is known."""
     lines = ["| member | timm's tests | one graph at | ONNX | plain timm | timm's narrow network |", '|-' * 6 + '|']
-    for name, found in members.items():
-        widths = found['widths']
-        cells = [_suite(suite.get(name))]
-        compiled = found['compile']
-        one = compiled['graphs'] == len(compiled['widths'])
-        cells.append(_widths(compiled['widths'], widths) if one else f'no: {compiled["graphs"]} graphs')
-        cells.append(_widths([w for w, error in found['onnx'].items() if error is not None], widths))
-        cells.append(_widths([w for w, loads in found['plain'].items() if loads], widths))
-        cells.append(_widths([w for w, error in found['narrow'].items() if error is not None], widths))
+    for name in sorted({*members, *suite}):
+        cells = [_suite(suite.get(name)), *(_passes(members[name]) if name in members else ['not run'] * 4)]
         lines.append(f'| `{name.removeprefix("sfsc_")}` | {" | ".join(cells)} |')
     return '\n'.join(lines) + '\n'
+
+
+def _passes(found: Member) -> list[str]:
+    widths, compiled = found['widths'], found['compile']
+    one = compiled['graphs'] == len(compiled['widths'])
+    return [
+        _widths(compiled['widths'], widths) if one else f'no: {compiled["graphs"]} graphs',
+        _widths([w for w, error in found['onnx'].items() if error is not None], widths),
+        _widths([w for w, loads in found['plain'].items() if loads], widths),
+        _widths([w for w, error in found['narrow'].items() if error is not None], widths),
+    ]
 
 
 def _widths(passed: Sequence[Any], widths: Sequence[float]) -> str:
@@ -175,9 +179,10 @@ def _widths(passed: Sequence[Any], widths: Sequence[float]) -> str:
 def _suite(found: dict[str, Any] | None) -> str:
     if found is None:
         return 'not run'
-    wrong = found.get('failure', 0) + found.get('error', 0) if 'passed' in found else 'all'
-    skipped = f', {found["skipped"]} left out' if 'skipped' in found else ''
-    return f'{found.get("passed", 0)} pass{skipped}' + (f', {wrong} fail' if wrong else '')
+    wrong, skipped = found.get('failure', 0) + found.get('error', 0), found.get('skipped', 0)
+    counts = {'left out': skipped, 'fail': wrong}
+    others = [f', {count} {outcome}' for outcome, count in counts.items() if count]
+    return ''.join([f'{found.get("passed", 0)} pass', *others]) if found.keys() > {'others'} else 'found none'
 
 
 def main() -> None:
@@ -200,7 +205,7 @@ def main() -> None:
             members[name] = measure(name, args.widths)
             save_json(args.output, {'tolerance': TOLERANCE, 'members': dict(sorted(members.items()))})
             print(name, members[name]['failed'] or 'passes', flush=True)
-    print(markdown(dict(sorted(members.items())), read_members(SUITE)))
+    print(markdown(members, read_members(SUITE)))
 
 
 if __name__ == '__main__':

@@ -9,6 +9,7 @@ import pytest
 import timm
 
 import sfsc_timm
+from benchmarks.zoo.members import OUTPUT, SUITE, Member, markdown, read_members
 from sfsc_timm.evaluation import model_cost
 from sfsc_timm.evaluation.tables import si_number
 
@@ -27,6 +28,41 @@ def test_weights_and_their_licences() -> None:
 def test_every_member_has_its_costs() -> None:
     told = {row[0] for row in ROWS if len(row) == 5 and timm.is_model(f'sfsc_{row[0]}')}
     assert told == {name.removeprefix('sfsc_') for name in timm.list_models('sfsc_*')}
+
+
+def test_what_the_members_pass() -> None:
+    members, suite = read_members(OUTPUT), read_members(SUITE)
+    assert members.keys() <= set(timm.list_models('sfsc_*'))
+    assert not any(found['failed'] for found in members.values())
+    assert all(found.keys() <= {'passed', 'skipped', 'others'} for found in suite.values())
+    assert markdown(members, suite) in PAGE
+
+
+@pytest.mark.parametrize(
+    'found, cell',
+    [
+        (None, 'not run'),
+        ({'passed': 11, 'others': {}}, '11 pass'),
+        ({'passed': 9, 'skipped': 1, 'others': {}}, '9 pass, 1 left out'),
+        ({'skipped': 10, 'others': {}}, '0 pass, 10 left out'),
+        ({'passed': 8, 'failure': 1, 'error': 2, 'others': {}}, '8 pass, 3 fail'),
+        ({'others': {}}, 'found none'),
+    ],
+)
+def test_what_is_told_of_timms_tests(found: Member | None, cell: str) -> None:
+    member = {
+        'widths': [0.5, 1.0],
+        'compile': {'widths': [0.5, 1.0], 'graphs': 2},
+        'onnx': {'0.5': 1e-7, '1': None},
+        'plain': {'0.5': False, '1': True},
+        'narrow': {'0.5': 0.0, '1': 0.0},
+    }
+    table = markdown({'sfsc_a': member}, {} if found is None else {'sfsc_a': found})
+    assert table.splitlines()[-1] == f'| `a` | {cell} | each width | 0.5 | 1 | each width |'
+
+
+def test_a_member_of_which_timms_tests_alone_were_run() -> None:
+    assert markdown({}, {'sfsc_a': {'passed': 2, 'others': {}}}).endswith('| `a` | 2 pass |' + ' not run |' * 4 + '\n')
 
 
 @pytest.mark.parametrize('name', ['vit_tiny_patch16_224', 'mobilenetv3_small_100'])
