@@ -13,7 +13,8 @@ columns of a manifest, by which `search --where` filters; its index is built by 
 
 --dtype int8 takes a quarter of the bytes of float32: one scale of each number, by the first images that are embedded
 (--shard-size); later numbers beyond the range become its end, and a warning says so from 0.1 % on. binary keeps int8 on
-disk and a bit of each number in memory; search compares the bits, then the nearest 100 by their int8.
+disk and a bit of each number in memory; search compares the bits, then the nearest 100, or a thousandth of all, by
+their int8.
 
 The identities of a data set are noted with its images; of a FOLDER with --identities folder. `search --threshold` needs
 them.

@@ -157,7 +157,8 @@ class Gallery(Store):
     ) -> list[Ranking]:
         """Paths and scores of the nearest items of each query; see `Store.search`.
 
-        Every item is compared, in a binary gallery by its bits and the nearest `BINARY_SHORTLIST` by their codes.
+        Every item is compared, in a binary gallery by its bits and the nearest hundred, or thousandth of all, by their
+        codes.
 
         Args:
             query: Query embeddings, shape `(Nq, D)`.

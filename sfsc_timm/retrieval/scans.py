@@ -17,9 +17,15 @@ from .scales import Scales
 from .search import search
 from .shards import Shard, read_bits, read_tensor
 
-__all__ = ['BINARY_SHORTLIST', 'decoded', 'make_scan']
+__all__ = ['binary_shortlist', 'decoded', 'make_scan']
 
-BINARY_SHORTLIST = 100
+
+def binary_shortlist(count: int) -> int:
+    """How many of a binary gallery's items are compared by their codes, if it is not said: 100, or a thousandth of all.
+
+    The more items there are, the more lie about as near as the nearest, and by bits alone they cannot be told apart.
+    """
+    return max(100, count // 1000)
 
 
 def decoded(folder: Path, shard: Shard, info: GalleryInfo, scales: Scales | None) -> Tensor:
@@ -52,7 +58,9 @@ def make_scan(
             return Funnel.of_embeddings(embeddings, shortlist).search
         return lambda query, k, distance: search(query, embeddings, k, distance=distance)
     if info.dtype == 'binary':
-        return _binary(folder, shards, info, scales, shortlist or Shortlist(BINARY_SHORTLIST)).search
+        return _binary(
+            folder, shards, info, scales, shortlist or Shortlist(binary_shortlist(sum(shard.count for shard in shards)))
+        ).search
     codes = CodeScan(_whole(folder, shards, info, torch.int8), scales)
     if shortlist is None:
         return codes.search

@@ -24,6 +24,7 @@ from sfsc_timm.retrieval import (
     search,
 )
 from sfsc_timm.retrieval import bits as bits_module
+from sfsc_timm.retrieval import scans
 
 SIZE = 20  # neither a multiple of 8 nor of 64
 
@@ -114,6 +115,15 @@ def test_a_binary_gallery_rescores_the_nearest_by_bits(tmp_path: Path, distance:
     assert [[path for path, _ in row] for row in every] == [[f'{i}.jpg' for i in row[:5]] for row in exact[1].tolist()]
     with pytest.raises(ValueError, match="a binary gallery has a shortlist by 'binary'"):
         made.search(query, 5, shortlist=Shortlist(60, 8))
+
+
+def test_more_items_have_more_rescored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [scans.binary_shortlist(count) for count in (10, 100_000, 150_000, 1_000_000)] == [100, 100, 150, 1000]
+    made = Gallery.create(tmp_path, info('binary'))
+    made.append(names(500), some(500))
+    monkeypatch.setattr(scans, 'binary_shortlist', lambda count: count // 5)
+    query = some(7, seed=1)
+    assert made.search(query, 5) == made.search(query, 5, shortlist=Shortlist(100))
 
 
 def test_opposite_items_of_256_numbers_are_far(monkeypatch: pytest.MonkeyPatch) -> None:
