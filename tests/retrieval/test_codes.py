@@ -21,10 +21,10 @@ from sfsc_timm.retrieval import (
     export,
     merge,
     recall_of,
+    scans,
     search,
 )
 from sfsc_timm.retrieval import bits as bits_module
-from sfsc_timm.retrieval import scans
 
 SIZE = 20  # neither a multiple of 8 nor of 64
 
