@@ -212,7 +212,7 @@ def _train(
         trained(recipe.create_task(teacher, seed=args.seed, verbose=False), 'the full width alone', 1.0)
         start_from_teacher(model, teacher, train)
         task = recipe.create_task(model, reference=teacher, seed=args.seed)
-        rows = trained(task, f'SFSC, widths {", ".join(f"{w:g}" for w in model.widths)}', recipe.joint_rate)
+        rows = trained(task, f'SFSC, widths {", ".join(f"{w:g}" for w in model.widths)}', recipe.joint_rate(config.opt))
     model.to(memory_format=torch.contiguous_format)  # as it is saved
     return rows
 

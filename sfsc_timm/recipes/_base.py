@@ -66,9 +66,13 @@ class Recipe:
         """Whether the full width is trained alone first; all widths start from it, with it as fixed reference."""
         return False
 
-    @property
-    def joint_rate(self) -> float:
-        """Factor on the learning rate where all widths start from a full width that was trained alone."""
+    def joint_rate(self, opt: str) -> float:
+        """Factor on the learning rate where all widths start from a full width that was trained alone.
+
+        Args:
+            opt: timm's name of the optimizer.
+        """
+        del opt
         return 1.0
 
     @staticmethod

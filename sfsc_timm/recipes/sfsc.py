@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from timm.optim import get_optimizer_info
 from torch import nn
 
 from .._settings import setting, with_default
@@ -40,7 +41,9 @@ class SFSC(Recipe):
             1 - cosine; 0 for no such stage. With it, the triplet loss on its own embeddings is the full width's alone.
         composed: With a `teacher`: cut, turned and pasted images without a label for smaller widths to learn its
             embeddings of, as a share of the batch. They cost these widths' time over again.
-        joint_lr: With a `teacher`: factor on the learning rate from when all widths train.
+        joint_lr: With a `teacher`: factor on the learning rate from when all widths train. None for 1 with an optimizer
+            that divides by the size of the gradients, as Adam does, and for 0.3 with one that does not, as SGD: the
+            regression is the largest part of the loss.
         distill: Without a `teacher`: factor of a loss that draws smaller widths' embeddings to the full width's as it
             learns; 0 for none.
         cross: Factor of the triplet loss with smaller widths' anchors among the full width's embeddings; 0 for none.
@@ -65,7 +68,7 @@ class SFSC(Recipe):
     scope: str = setting('shell', choices=SCOPES)
     teacher: float = setting(20.0, within='[0, inf)')
     composed: float = setting(1.0, within='[0, inf)')
-    joint_lr: float = setting(0.3, within='(0, 1]')
+    joint_lr: float | None = setting(None, within='(0, 1]')
     distill: float = setting(0.0, within='[0, inf)')
     cross: float = setting(0.0, within='[0, inf)')
     own_batches: float = setting(0.0, within='[0, 1]', noun='a share of the epochs', allows_bool=True)
@@ -104,10 +107,13 @@ class SFSC(Recipe):
         """As `teacher` says."""
         return self.teacher > 0
 
-    @property
-    def joint_rate(self) -> float:
+    def joint_rate(self, opt: str) -> float:
         """As `joint_lr` says."""
-        return self.joint_lr if self.teacher else 1.0
+        if not self.teacher:
+            return 1.0
+        if self.joint_lr is not None:
+            return self.joint_lr
+        return 1.0 if get_optimizer_info(opt.removeprefix('lookahead_')).has_betas else 0.3
 
     def create_task(self, model: Slimmable, *, reference: nn.Module | None = None, **options: Any) -> SFSCTask:
         """Makes the task of all widths with a finished `reference`; without one, that of a recipe without a teacher."""

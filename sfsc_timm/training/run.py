@@ -215,7 +215,7 @@ class TrainingRun:
             task.prepare_distributed()
         # Each process draws its own randomness; weights have just been made the same.
         torch.manual_seed(config.seed + (dist.get_rank() if dist.is_initialized() else 0))
-        rate = self.recipe.joint_rate if reference is not None else 1.0
+        rate = self.recipe.joint_rate(config.opt) if reference is not None else 1.0
         loop = Loop(task, self.train_batches, replace(config, lr=config.lr * rate))
         network = Network(shared, name, folder, loop, {**config.model_kwargs, **changes})
         network.train()

@@ -136,3 +136,18 @@ def test_without_a_reference_the_recipe_is_the_one_without_a_teacher() -> None:
     with_one = create_recipe('sfsc').create_task(resnet(), reference=resnet(), triplet_weight=2.0, verbose=False)
     assert with_one.composed == 1.0
     assert (with_one.objective.distill, with_one.objective.triplet_from) == (20.0, 3)
+
+
+@pytest.mark.parametrize(
+    'options, opt, rate',
+    [
+        ({}, 'sgd', 0.3),
+        ({}, 'lars', 0.3),
+        ({}, 'adamw', 1.0),
+        ({}, 'lookahead_adamw', 1.0),
+        ({'joint_lr': 0.5}, 'adamw', 0.5),
+        ({'teacher': 0}, 'sgd', 1.0),
+    ],
+)
+def test_the_rate_of_all_widths_is_that_of_the_optimizer(options: dict[str, float], opt: str, rate: float) -> None:
+    assert create_recipe('sfsc', **options).joint_rate(opt) == rate
