@@ -113,7 +113,7 @@ class SFSC(Recipe):
             return 1.0
         if self.joint_lr is not None:
             return self.joint_lr
-        return 1.0 if get_optimizer_info(opt.removeprefix('lookahead_')).has_betas else 0.3
+        return 1.0 if get_optimizer_info(opt.lower().removeprefix('lookahead_')).has_betas else 0.3
 
     def create_task(self, model: Slimmable, *, reference: nn.Module | None = None, **options: Any) -> SFSCTask:
         """Makes the task of all widths with a finished `reference`; without one, that of a recipe without a teacher."""

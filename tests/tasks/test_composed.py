@@ -145,6 +145,7 @@ def test_without_a_reference_the_recipe_is_the_one_without_a_teacher() -> None:
         ({}, 'lars', 0.3),
         ({}, 'adamw', 1.0),
         ({}, 'lookahead_adamw', 1.0),
+        ({}, 'Lookahead_AdamW', 1.0),  # timm takes any case
         ({'joint_lr': 0.5}, 'adamw', 0.5),
         ({'teacher': 0}, 'sgd', 1.0),
     ],
