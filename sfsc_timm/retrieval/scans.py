@@ -58,9 +58,7 @@ def make_scan(
             return Funnel.of_embeddings(embeddings, shortlist).search
         return lambda query, k, distance: search(query, embeddings, k, distance=distance)
     if info.dtype == 'binary':
-        return _binary(
-            folder, shards, info, scales, shortlist or Shortlist(binary_shortlist(sum(shard.count for shard in shards)))
-        ).search
+        return _binary(folder, shards, info, scales, shortlist).search
     codes = CodeScan(_whole(folder, shards, info, torch.int8), scales)
     if shortlist is None:
         return codes.search
@@ -85,9 +83,11 @@ def _whole(folder: Path, shards: Sequence[Shard], info: GalleryInfo, dtype: torc
     return result
 
 
-def _binary(folder: Path, shards: Sequence[Shard], info: GalleryInfo, scales: Scales, shortlist: Shortlist) -> Funnel:
+def _binary(
+    folder: Path, shards: Sequence[Shard], info: GalleryInfo, scales: Scales, shortlist: Shortlist | None
+) -> Funnel:
     """Bits are in memory, the codes of the shortlist are looked up in the files."""
-    if shortlist.by != 'binary':
+    if shortlist is not None and shortlist.by != 'binary':
         raise ValueError(f"a binary gallery has a shortlist by 'binary' and no other, got {shortlist.by}")
     files = [read_tensor(folder, shard.file, shard.count, info) for shard in shards]
     ends = torch.tensor([len(file) for file in files]).cumsum(0)
@@ -107,4 +107,5 @@ def _binary(folder: Path, shards: Sequence[Shard], info: GalleryInfo, scales: Sc
         check_embeddings(query, 'query', len(query), info.embed_dim)
         return bits.shortlist(query, size)
 
-    return Funnel(nearest, rows, shortlist.size, bits.count)
+    size = binary_shortlist(bits.count) if shortlist is None else shortlist.size
+    return Funnel(nearest, rows, size, bits.count)
