@@ -17,7 +17,8 @@ from pathlib import Path
 import pytest
 import timm
 
-HERE = Path(__file__).parent
+from benchmarks.zoo.suite import timm_suite
+
 _SMALLEST = (
     'sfsc_resnet18d,sfsc_efficientnet_b0,sfsc_convnext_atto,sfsc_mobilenetv3_small_100,sfsc_vit_tiny_patch16_224'
 )
@@ -56,30 +57,8 @@ def _download(folder: Path, name: str) -> None:
 
 @pytest.mark.slow
 def test_timms_own_tests_pass(timm_tests: Path, tmp_path: Path) -> None:
-    environment = {
-        **os.environ,
-        'SFSC_TIMM_MODELS': MODELS,
-        'PYTHONPATH': os.pathsep.join([str(HERE), str(HERE.parent), os.environ.get('PYTHONPATH', '')]),
-    }
-    options = [
-        '-q',
-        '-p',
-        'timm_plugin',
-        '-p',
-        'no:cacheprovider',
-        '-rs',
-        '-k',
-        'sfsc_ and not pretrained',
-        '--tb=short',
-    ]
-    done = subprocess.run(
-        [sys.executable, '-m', 'pytest', *options, '--rootdir', str(timm_tests.parent), str(timm_tests)],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=environment,
-        cwd=tmp_path,
-    )
+    command, environment = timm_suite(MODELS, timm_tests, '-rs')
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, cwd=tmp_path)
     summary = done.stdout.strip().splitlines()[-1] if done.stdout.strip() else done.stderr
     assert done.returncode == 0, f'{summary}\n{done.stdout[-6000:]}'
     counts = {outcome: int(n) for n, outcome in re.findall(r'(\d+) (passed|failed|error|skipped)', summary)}

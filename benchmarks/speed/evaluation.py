@@ -33,12 +33,14 @@ import torch
 from torch import Tensor
 
 from benchmarks.machine import save_json
+from benchmarks.speed.turns import in_turns
 from sfsc_timm.evaluation import GroundTruth, compatibility_matrix, query_statistics
 from sfsc_timm.evaluation.ranking import rank_block
 from sfsc_timm.evaluation.scores import score_blocks
 from sfsc_timm.retrieval import FaissIndex, search
 
 WIDTHS = {0.25: 0.95, 0.5: 0.85, 0.75: 0.8, 1.0: 0.75}  # width: noise around the centre of an identity
+ROUNDS = 5  # timed calls of what takes turns
 
 
 def main() -> None:
@@ -178,7 +180,7 @@ def measure_search(args: argparse.Namespace) -> dict[str, Any]:
     except ImportError:
         faiss = None
     if faiss is None:
-        result['exact_queries_per_second'] = round(len(query) / median(alternate([ours])[0]), 1)
+        result['exact_queries_per_second'] = round(len(query) / median(in_turns({'ours': ours}, ROUNDS)['ours']), 1)
         return result
     faiss.omp_set_num_threads(args.threads)
     result['faiss_version'] = faiss.__version__
@@ -189,7 +191,7 @@ def measure_search(args: argparse.Namespace) -> dict[str, Any]:
     result['faiss_flat_index_mb'] = round((memory('VmRSS') - before) / 1e6, 1)
     theirs = partial(flat.search, torch.nn.functional.normalize(query, dim=1).numpy(), 10)
     result['faiss_flat_equal_to_ours'] = round(float((torch.from_numpy(theirs()[1]) == exact).double().mean()), 5)
-    seconds = [median(times) for times in alternate([ours, theirs])]
+    seconds = [median(times) for times in in_turns({'ours': ours, 'faiss': theirs}, ROUNDS).values()]
     result['exact_queries_per_second'], result['faiss_flat_queries_per_second'] = (
         round(len(query) / value, 1) for value in seconds
     )
@@ -211,7 +213,7 @@ def measure_lists(query: Tensor, gallery: Tensor, exact: Tensor) -> dict[str, An
         visit = partial(index.search, query, 10, probes=probes)
         found = (visit()[1][:, :, None] == exact[:, None, :]).any(2).double().mean()
         lists[f'probes_{probes}'] = {
-            'queries_per_second': round(len(query) / median(alternate([visit])[0]), 1),
+            'queries_per_second': round(len(query) / median(in_turns({'visit': visit}, ROUNDS)['visit']), 1),
             'recall_of_exact_top_10': round(float(found), 4),
         }
     return lists
@@ -273,17 +275,6 @@ def compare_float64(
             ap = (torch.arange(1, len(rank) + 1) / rank).mean()
             worst = max(worst, abs(float(ap - statistics.average_precision[i])))
     return worst
-
-
-def alternate(functions: list[Callable[[], Any]], repeats: int = 5) -> list[list[float]]:
-    """Seconds of every call of each function, called in turn, the order changing every time."""
-    times: list[list[float]] = [[] for _ in functions]
-    for i in range(repeats):
-        for which in range(len(functions)) if i % 2 else reversed(range(len(functions))):
-            start = time.perf_counter()
-            functions[which]()
-            times[which].append(time.perf_counter() - start)
-    return times
 
 
 def memory(key: str) -> int:

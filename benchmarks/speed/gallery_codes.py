@@ -28,7 +28,7 @@ from benchmarks.machine import save_json
 from benchmarks.speed.turns import in_turns
 from sfsc_timm.checkpoints import load_checkpoint_model
 from sfsc_timm.data import batches, load_data, make_transforms
-from sfsc_timm.evaluation import GroundTruth, embed, retrieval_metrics
+from sfsc_timm.evaluation import GroundTruth, bytes_per_item, embed, retrieval_metrics
 from sfsc_timm.evaluation.ranking import rank_block
 from sfsc_timm.retrieval import Gallery, GalleryInfo, Scales, known_items, strangers_scores, threshold_of
 from sfsc_timm.training import read_config
@@ -58,9 +58,10 @@ def map_of_bits(query: Tensor, gallery: Tensor, decoded: Tensor, truth: GroundTr
     return 100 * float(torch.cat(found).mean())
 
 
-def bytes_per_item(size: int) -> dict[str, int]:
-    """Of embeddings of this size, in memory."""
-    return {'float32': 4 * size, 'float16': 2 * size, 'int8': size, 'binary in memory': -(-size // 8)}
+def bytes_by_type(size: int) -> dict[str, int]:
+    """Of an item whose embedding has this size, in memory."""
+    types = {'float32': torch.float32, 'float16': torch.float16, 'int8': torch.int8}
+    return {**{name: bytes_per_item(size, dtype) for name, dtype in types.items()}, 'binary in memory': -(-size // 8)}
 
 
 def lost(table: dict[str, dict[str, float]], whole: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
@@ -78,7 +79,7 @@ def of_sizes(sides: Sides, sizes: tuple[int, ...], truth: GroundTruth, whole: di
     for size in sizes:
         first, second = ({width: part[:, :size] for width, part in side.items()} for side in sides)
         table = accuracy((first, second), truth, OF_SIZES)
-        result[str(size)] = {'bytes_per_item': bytes_per_item(size), 'mAP': table, 'mAP_lost': lost(table, whole)}
+        result[str(size)] = {'bytes_per_item': bytes_by_type(size), 'mAP': table, 'mAP_lost': lost(table, whole)}
         result[str(size)]['queries_per_second'] = speeds(second[max(second)])
         print(size, result[str(size)]['mAP_lost'], result[str(size)]['queries_per_second'], flush=True)
     return result
@@ -91,8 +92,9 @@ def speeds(items: Tensor, rounds: int = 5) -> dict[str, dict[str, float]]:
         for dtype in DTYPES:
             gallery = Gallery.create(Path(folder) / dtype, GalleryInfo('m', 1.0, items.shape[1], 'm', dtype))
             gallery.append([str(i) for i in range(len(items))], items, existing='skip')
+            scan = gallery.scan()
             for batch in BATCHES:
-                steps[dtype, batch] = partial(gallery.scan(), items[:batch], 10, 'cosine')
+                steps[dtype, batch] = partial(scan, items[:batch], 10, 'cosine')
         seconds = in_turns(steps, rounds)
     return {dtype: {f'of_{batch}': batch / min(seconds[dtype, batch]) for batch in BATCHES} for dtype in DTYPES}
 
@@ -179,7 +181,7 @@ def main() -> None:
     table = accuracy(both, truth)
     found: dict[str, Any] = {
         'name': args.name, 'queries': len(truth.query_ids), 'items': len(truth.gallery_ids), 'numbers': size,
-        'bytes_per_item': bytes_per_item(size), 'mAP': table, 'mAP_lost': lost(table, table),
+        'bytes_per_item': bytes_by_type(size), 'mAP': table, 'mAP_lost': lost(table, table),
         'queries_per_second': speeds(both[1][max(both[1])]),
     }  # fmt: skip
     print(found['mAP_lost'], found['queries_per_second'], flush=True)

@@ -20,7 +20,7 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -151,6 +151,12 @@ def read_members(path: Path) -> dict[str, Member]:
     return dict(json.loads(path.read_text())['members']) if path.is_file() else {}
 
 
+def missing(patterns: Sequence[str], found: Mapping[str, Any], again: bool) -> list[str]:
+    """Members that patterns name, in their order, of which nothing is found yet (`again`: all of them)."""
+    names = dict.fromkeys(name for pattern in patterns for name in timm.list_models(pattern))
+    return [name for name in names if again or name not in found]
+
+
 def markdown(members: dict[str, Member], suite: dict[str, Member]) -> str:
     """One row for each member of which something is known."""
     lines = ["| member | timm's tests | one graph at | ONNX | plain timm | timm's narrow network |", '|-' * 6 + '|']
@@ -198,13 +204,10 @@ def main() -> None:
     args = parser.parse_args()
     members = read_members(args.output)
     print(describe_machine())
-    patterns = [] if args.report else args.members
-    names = dict.fromkeys(name for pattern in patterns for name in timm.list_models(pattern))
-    for name in names:
-        if args.again or name not in members:
-            members[name] = measure(name, args.widths)
-            save_json(args.output, {'tolerance': TOLERANCE, 'members': dict(sorted(members.items()))})
-            print(name, members[name]['failed'] or 'passes', flush=True)
+    for name in [] if args.report else missing(args.members, members, args.again):
+        members[name] = measure(name, args.widths)
+        save_json(args.output, {'tolerance': TOLERANCE, 'members': dict(sorted(members.items()))})
+        print(name, members[name]['failed'] or 'passes', flush=True)
     print(markdown(members, read_members(SUITE)))
 
 

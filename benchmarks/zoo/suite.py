@@ -20,28 +20,34 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import timm
-
-import sfsc_timm  # noqa: F401  registers the members
 from benchmarks.machine import save_json
-from benchmarks.zoo.members import SUITE, read_members
+from benchmarks.zoo.members import SUITE, missing, read_members
 
 ROOT = Path(__file__).parents[2]
+
+
+def timm_suite(models: str, suite: Path, *options: str) -> tuple[list[str], dict[str, str]]:
+    """The command, and its environment, that runs timm's tests of members.
+
+    Args:
+        models: Names or patterns, separated by commas.
+        suite: timm's tests/test_models.py, absolute.
+        *options: More of pytest.
+    """
+    chosen = ['-q', '-p', 'timm_plugin', '-p', 'no:cacheprovider', '-k', 'sfsc_ and not pretrained', '--tb=short']
+    command = [sys.executable, '-m', 'pytest', *chosen, *options, f'--rootdir={suite.parent}', str(suite)]
+    paths = os.pathsep.join([str(ROOT / 'tests'), str(ROOT), os.environ.get('PYTHONPATH', '')])
+    return command, {**os.environ, 'SFSC_TIMM_MODELS': models, 'PYTHONPATH': paths}
 
 
 def run_suite(name: str, suite: Path) -> dict[str, Any]:
     """Outcomes of timm's tests of a member: how many of each, and the messages of all that did not pass."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / 'report.xml'
-        options = ['-q', '-p', 'timm_plugin', '-p', 'no:cacheprovider', '-k', 'sfsc_ and not pretrained', '--tb=short']
-        command = [sys.executable, '-m', 'pytest', *options, f'--junitxml={report}', f'--rootdir={suite.parent}']
-        paths = os.pathsep.join([str(ROOT / 'tests'), str(ROOT), os.environ.get('PYTHONPATH', '')])
-        environment = {**os.environ, 'SFSC_TIMM_MODELS': name, 'PYTHONPATH': paths}
-        subprocess.run([*command, str(suite)], env=environment, cwd=folder, check=False, stdout=subprocess.DEVNULL)
+        command, environment = timm_suite(name, suite, f'--junitxml={report}')
+        subprocess.run(command, env=environment, cwd=folder, check=False, stdout=subprocess.DEVNULL)
         if not report.is_file():
-            raise RuntimeError(
-                f"timm's tests of {name} ended without a report; run them by hand: {' '.join(command)} {suite}"
-            )
+            raise RuntimeError(f"timm's tests of {name} ended without a report; run them by hand: {' '.join(command)}")
         cases = list(ET.parse(report).iter('testcase'))
     counts: Counter[str] = Counter()
     messages = {}
@@ -62,11 +68,10 @@ def main() -> None:
     parser.add_argument('--output', type=Path, default=SUITE, help='the result (%(default)s)')
     args = parser.parse_args()
     found = read_members(args.output)
-    for name in dict.fromkeys(name for pattern in args.members for name in timm.list_models(pattern)):
-        if args.again or name not in found:
-            found[name] = run_suite(name, args.suite.resolve())
-            save_json(args.output, {'members': dict(sorted(found.items()))})
-            print(name, found[name], flush=True)
+    for name in missing(args.members, found, args.again):
+        found[name] = run_suite(name, args.suite.resolve())
+        save_json(args.output, {'members': dict(sorted(found.items()))})
+        print(name, found[name], flush=True)
 
 
 if __name__ == '__main__':
